@@ -1,0 +1,11 @@
+/* A plan with its timeline, as a drawing for people and as JSON for tools (design.md section 8). Both return
+ * malloc'ed text that the caller frees, NULL when out of memory. */
+#ifndef VD_SCHEDULE_PRINT_H
+#define VD_SCHEDULE_PRINT_H
+
+#include "schedule/simulate.h"
+
+char *vd_plan_text(const vd_plan *plan, const vd_timeline *t, int columns);
+char *vd_plan_json(const vd_plan *plan, const vd_timeline *t);
+
+#endif
