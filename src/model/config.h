@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "device/ops.h"
 
 #include <stdbool.h>
 
@@ -36,11 +37,9 @@ typedef struct vd_vae_config {
     bool force_upcast;
 } vd_vae_config;
 
-typedef enum vd_activation { VD_ACT_SILU, VD_ACT_GELU, VD_ACT_QUICK_GELU } vd_activation;
-
 typedef struct vd_clip_config {
     int hidden, intermediate, layers, heads, channels, image_size, patch_size, projection;
-    vd_activation act;      /* gelu or quick_gelu */
+    vd_act act;             /* VD_ACT_GELU or VD_ACT_QUICK_GELU */
     double layer_norm_eps;
     float image_mean[3], image_std[3]; /* feature_extractor/preprocessor_config.json */
 } vd_clip_config;
