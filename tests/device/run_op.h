@@ -1,0 +1,243 @@
+/* Runs one operation of the CPU backend directly: no streams, no planned arena. Every tensor stands between
+ * guard bytes that are checked (and poisoned under ASan), and so does the scratch, which has exactly the
+ * planned size.
+ *
+ *     op_env env; op_env_open(&env);
+ *     op_case t; op_begin(&t, VD_F32);
+ *     vd_value src = op_tensor(&t, VD_F32, (vd_shape){2, 4, 4, 37});
+ *     vd_value dst = op_tensor(&t, VD_F32, (vd_shape){2, 4, 4, 5});
+ *     op_random(&t, src, 1, 1.0, 0.0);
+ *     t.op = (vd_op){.kind = VD_OP_LINEAR, .linear = VD_LINEAR(.src = src, .dst = dst, .weight = &w.base)};
+ *     op_run(&env, &t, &vd_cpu_linear);
+ *     ... op_get(&t, dst, i) ...
+ *     op_end(&t); op_env_close(&env);
+ */
+#ifndef VD_TESTS_RUN_OP_H
+#define VD_TESTS_RUN_OP_H
+
+#include "base/half.h"
+#include "device/cpu.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
+enum { OP_MAX_VALUES = 8, OP_GUARD = 256, OP_GUARD_BYTE = 0xA5 };
+
+typedef struct op_env {
+    vd_cpu_library *library;
+    vd_cpu_worker *worker;
+} op_env;
+
+/* `memory` is where the tensor is; it belongs to the case unless op_alias made it another's. */
+typedef struct op_case {
+    vd_program program;
+    vd_value_info info[OP_MAX_VALUES];
+    void *memory[OP_MAX_VALUES];
+    bool alias[OP_MAX_VALUES];
+    vd_op op;
+} op_case;
+
+#define op_must(call)                                                                                        \
+    do {                                                                                                     \
+        vd_error op_error_ = {0};                                                                            \
+        vd_error *err = &op_error_;                                                                          \
+        if ((call) != VD_OK)                                                                                 \
+            fail_msg("%s: %s", #call, err->message);                                                         \
+    } while (0)
+
+static inline void op_env_open(op_env *env) {
+    op_must(vd_cpu_library_open(&env->library, err));
+    op_must(vd_cpu_worker_open(env->library, &env->worker, err));
+}
+
+static inline void op_env_close(op_env *env) {
+    vd_cpu_worker_close(env->worker);
+    vd_cpu_library_close(env->library);
+}
+
+/* `bytes` bytes at a 256-byte boundary, guards before and after; all of it is the guard byte at first. */
+static inline void *op_guarded_new(size_t bytes) {
+    void *block = NULL;
+    assert_int_equal(posix_memalign(&block, 256, bytes + 2 * OP_GUARD), 0);
+    memset(block, OP_GUARD_BYTE, bytes + 2 * OP_GUARD);
+    char *memory = (char *)block + OP_GUARD;
+    ASAN_POISON_MEMORY_REGION(block, OP_GUARD);
+    ASAN_POISON_MEMORY_REGION(memory + bytes, OP_GUARD);
+    return memory;
+}
+
+static inline void op_guarded_free(void *memory, size_t bytes) {
+    unsigned char *block = (unsigned char *)memory - OP_GUARD;
+    ASAN_UNPOISON_MEMORY_REGION(block, bytes + 2 * OP_GUARD);
+    for (size_t i = 0; i < OP_GUARD; i++)
+        if (block[i] != OP_GUARD_BYTE || block[OP_GUARD + bytes + i] != OP_GUARD_BYTE)
+            fail_msg("guard byte %zu of a tensor or scratch of %zu bytes was overwritten", i, bytes);
+    free(block);
+}
+
+static inline void op_begin(op_case *t, vd_dtype dtype) {
+    memset(t, 0, sizeof *t);
+    t->program = (vd_program){.name = "test", .dtype = dtype, .op_count = 1};
+}
+
+static inline size_t op_bytes(const op_case *t, vd_value v) {
+    return (size_t)vd_shape_count(t->info[v].shape) * vd_dtype_bytes(t->info[v].dtype);
+}
+
+/* A new value; its memory holds guard bytes until it is filled. */
+static inline vd_value op_tensor(op_case *t, vd_dtype dtype, vd_shape shape) {
+    vd_value v = t->program.value_count++;
+    assert_in_range(v, 0, OP_MAX_VALUES - 1);
+    t->info[v] =
+        (vd_value_info){.storage = VD_STORAGE_EXTERNAL, .dtype = dtype, .shape = shape, .parent = VD_NONE};
+    t->memory[v] = op_guarded_new(op_bytes(t, v));
+    return v;
+}
+
+/* A new value in the memory of `of`, for operations in place. */
+static inline vd_value op_alias(op_case *t, vd_value of, vd_shape shape) {
+    vd_value v = t->program.value_count++;
+    assert_in_range(v, 0, OP_MAX_VALUES - 1);
+    t->info[v] = t->info[of];
+    t->info[v].shape = shape;
+    t->memory[v] = t->memory[of];
+    t->alias[v] = true;
+    return v;
+}
+
+static inline double op_rounded(vd_dtype dtype, double x) {
+    return dtype == VD_F16    ? vd_f16_to_f32(vd_f32_to_f16((float)x))
+           : dtype == VD_BF16 ? vd_bf16_to_f32(vd_f32_to_bf16((float)x))
+                              : (float)x;
+}
+
+static inline double op_get(const op_case *t, vd_value v, int64_t i) {
+    const void *m = t->memory[v];
+    switch (t->info[v].dtype) {
+    case VD_F16:
+        return vd_f16_to_f32(((const uint16_t *)m)[i]);
+    case VD_BF16:
+        return vd_bf16_to_f32(((const uint16_t *)m)[i]);
+    case VD_I32:
+        return ((const int32_t *)m)[i];
+    case VD_U8:
+        return ((const uint8_t *)m)[i];
+    case VD_U64:
+        return (double)((const uint64_t *)m)[i];
+    case VD_F32:
+        break;
+    }
+    return ((const float *)m)[i];
+}
+
+/* Floating types only. */
+static inline void op_set(op_case *t, vd_value v, int64_t i, double x) {
+    if (t->info[v].dtype == VD_F32)
+        ((float *)t->memory[v])[i] = (float)x;
+    else if (t->info[v].dtype == VD_F16)
+        ((uint16_t *)t->memory[v])[i] = vd_f32_to_f16((float)x);
+    else
+        ((uint16_t *)t->memory[v])[i] = vd_f32_to_bf16((float)x);
+}
+
+/* Number `i` of stream `seed`, uniform in [-1, 1), by the finaliser of splitmix64. */
+static inline double op_uniform(uint64_t seed, uint64_t i) {
+    uint64_t z = (seed << 40) + (i + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (double)(int64_t)((z ^ z >> 31) >> 11) * 0x1p-52 - 1;
+}
+
+static inline void op_random(op_case *t, vd_value v, uint64_t seed, double scale, double offset) {
+    for (int64_t i = 0, count = vd_shape_count(t->info[v].shape); i < count; i++)
+        op_set(t, v, i, offset + scale * op_uniform(seed, (uint64_t)i));
+}
+
+/* The values as doubles; the caller frees. */
+static inline double *op_doubles(const op_case *t, vd_value v) {
+    int64_t count = vd_shape_count(t->info[v].shape);
+    double *out = malloc((size_t)count * sizeof *out);
+    assert_non_null(out);
+    for (int64_t i = 0; i < count; i++)
+        out[i] = op_get(t, v, i);
+    return out;
+}
+
+/* |got - expected| / |expected| in the Euclidean norm over the whole of `v`; NaN counts as infinite. */
+static inline double op_distance(const op_case *t, vd_value v, const double *expected) {
+    double difference = 0, norm = 0;
+    for (int64_t i = 0, count = vd_shape_count(t->info[v].shape); i < count; i++) {
+        double d = op_get(t, v, i) - expected[i];
+        if (!isfinite(d))
+            return INFINITY;
+        difference += d * d;
+        norm += expected[i] * expected[i];
+    }
+    return sqrt(difference / (norm > 0 ? norm : 1));
+}
+
+/* A random constant: offset + scale * op_uniform(seed, i). The first member is what operations take. */
+typedef struct op_constant {
+    vd_constant base;
+    uint64_t seed;
+    double scale, offset;
+} op_constant;
+
+static inline float op_constant_at(const op_constant *c, int64_t i) {
+    return (float)(c->offset + c->scale * op_uniform(c->seed, (uint64_t)i));
+}
+
+static inline int64_t op_constant_count(const vd_constant *c) {
+    return c->dims[0] * c->dims[1] * c->dims[2] * c->dims[3];
+}
+
+static inline vd_code op_constant_fill(const vd_constant *self, float *out, vd_error *err) {
+    (void)err;
+    for (int64_t i = 0, count = op_constant_count(self); i < count; i++)
+        out[i] = op_constant_at((const op_constant *)self, i);
+    return VD_OK;
+}
+
+static inline op_constant op_constant_of(int64_t a, int64_t b, int64_t c, int64_t d, uint64_t seed,
+                                         double scale, double offset) {
+    return (op_constant){{"constant", {a, b, c, d}, op_constant_fill}, seed, scale, offset};
+}
+
+/* Plans, loads and runs t->op through `table`. The plan is freed, the memory stays for looking at. */
+static inline void op_run(op_env *env, op_case *t, const vd_cpu_op *table) {
+    vd_cpu_plan *plan = NULL;
+    size_t scratch_bytes = 0;
+    t->program.values = t->info;
+    t->program.ops = &t->op;
+    if (table->plan)
+        op_must(table->plan(env->library, &t->program, &t->op, &plan, &scratch_bytes, err));
+    if (table->load)
+        op_must(table->load(env->library, plan, err));
+    void *scratch = op_guarded_new(scratch_bytes);
+    vd_cpu_call call = {.at = t->memory, .scratch = scratch, .worker = env->worker};
+    op_must(table->run(&t->program, &t->op, plan, &call, err));
+    op_guarded_free(scratch, scratch_bytes);
+    if (table->plan_free)
+        table->plan_free(plan);
+}
+
+/* Checks the guards of all tensors. */
+static inline void op_end(op_case *t) {
+    for (int v = 0; v < t->program.value_count; v++)
+        if (!t->alias[v])
+            op_guarded_free(t->memory[v], op_bytes(t, v));
+}
+
+#endif
