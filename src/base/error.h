@@ -4,8 +4,8 @@
  *
  *     vd_code vd_thing_open(const char *path, vd_thing **out, vd_error *err) {
  *         if (!exists(path))
- *             return vd_fail(err, VD_ERR_NO_INPUT, "model '%s': no such folder; give one with --model", path);
- *         VD_TRY(vd_other(path, err));
+ *             return vd_fail(err, VD_ERR_NO_INPUT, "model '%s': no such folder; give one with --model",
+ * path); VD_TRY(vd_other(path, err));
  *         ...
  *         return VD_OK;
  *     }
@@ -15,16 +15,16 @@
 
 typedef enum vd_code {
     VD_OK = 0,
-    VD_ERR_SOME_FAILED = 1,   /* some samples failed, the others are made */
-    VD_ERR_USAGE = 64,        /* the command line or a job asks for something impossible */
-    VD_ERR_DATA = 65,         /* a model, image, or job file is malformed */
-    VD_ERR_NO_INPUT = 66,     /* an input or model is missing or unreadable */
-    VD_ERR_UNAVAILABLE = 69,  /* no such device, or too little memory on it */
-    VD_ERR_INTERNAL = 70,     /* a check of our own failed; a library call that cannot fail failed */
-    VD_ERR_CANNOT_CREATE = 73,/* an output cannot be created */
-    VD_ERR_IO = 74,           /* reading or writing failed half way */
-    VD_ERR_TRY_AGAIN = 75,    /* interrupted or a device was lost; work is left */
-    VD_ERR_INTERRUPTED = 130, /* the second interrupt */
+    VD_ERR_SOME_FAILED = 1,    /* some samples failed, the others are made */
+    VD_ERR_USAGE = 64,         /* the command line or a job asks for something impossible */
+    VD_ERR_DATA = 65,          /* a model, image, or job file is malformed */
+    VD_ERR_NO_INPUT = 66,      /* an input or model is missing or unreadable */
+    VD_ERR_UNAVAILABLE = 69,   /* no such device, or too little memory on it */
+    VD_ERR_INTERNAL = 70,      /* a check of our own failed; a library call that cannot fail failed */
+    VD_ERR_CANNOT_CREATE = 73, /* an output cannot be created */
+    VD_ERR_IO = 74,            /* reading or writing failed half way */
+    VD_ERR_TRY_AGAIN = 75,     /* interrupted or a device was lost; work is left */
+    VD_ERR_INTERRUPTED = 130,  /* the second interrupt */
 } vd_code;
 
 enum { VD_ERROR_CAP = 768 };

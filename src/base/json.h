@@ -14,8 +14,8 @@
 vd_code vd_json_parse(const char *text, size_t length, const char *name, json_t **out, vd_error *err);
 vd_code vd_json_load(const char *path, size_t limit, json_t **out, vd_error *err);
 
-/* Members of `object`. When the key is absent (or null) and `required` is false, `*out` keeps its value. A wrong
- * type or a value outside [min, max] is VD_ERR_DATA. */
+/* Members of `object`. When the key is absent (or null) and `required` is false, `*out` keeps its value. A
+ * wrong type or a value outside [min, max] is VD_ERR_DATA. */
 vd_code vd_json_int(const json_t *object, const char *name, const char *key, bool required, int64_t min,
                     int64_t max, int64_t *out, vd_error *err);
 vd_code vd_json_double(const json_t *object, const char *name, const char *key, bool required, double min,
@@ -23,8 +23,8 @@ vd_code vd_json_double(const json_t *object, const char *name, const char *key, 
 vd_code vd_json_bool(const json_t *object, const char *name, const char *key, bool required, bool *out,
                      vd_error *err);
 /* `*out` points into the object. */
-vd_code vd_json_string(const json_t *object, const char *name, const char *key, bool required, const char **out,
-                       vd_error *err);
+vd_code vd_json_string(const json_t *object, const char *name, const char *key, bool required,
+                       const char **out, vd_error *err);
 
 /* Writes `value` as indented JSON, atomically. */
 vd_code vd_json_save(const json_t *value, const char *path, bool overwrite, vd_error *err);

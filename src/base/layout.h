@@ -1,4 +1,5 @@
-/* Packs buffers with known lifetimes into one block: the whole memory plan exists before the first allocation. */
+/* Packs buffers with known lifetimes into one block: the whole memory plan exists before the first
+ * allocation. */
 #ifndef VD_BASE_LAYOUT_H
 #define VD_BASE_LAYOUT_H
 
@@ -9,9 +10,9 @@
 enum { VD_ALIGNMENT = 256 }; /* bytes; every span starts on such a boundary */
 
 typedef struct vd_span {
-    size_t bytes;     /* in: size */
-    int first, last;  /* in: positions, both included, between which the content must survive */
-    size_t offset;    /* out: bytes from the start of the block */
+    size_t bytes;    /* in: size */
+    int first, last; /* in: positions, both included, between which the content must survive */
+    size_t offset;   /* out: bytes from the start of the block */
 } vd_span;
 
 /* Gives every span an offset so that spans alive at the same time never overlap: largest first, lowest free

@@ -8,8 +8,8 @@
 
 typedef struct vd_rng {
     uint32_t state[624];
-    int next;           /* index of the next word; 624 triggers the twist */
-    bool has_cached;    /* the second half of a double Box-Muller pair (12.5) */
+    int next;        /* index of the next word; 624 triggers the twist */
+    bool has_cached; /* the second half of a double Box-Muller pair (12.5) */
     double cached;
 } vd_rng;
 
