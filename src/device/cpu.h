@@ -33,7 +33,7 @@ typedef struct vd_cpu_op {
     vd_code (*run)(const vd_program *p, const vd_op *op, const vd_cpu_plan *plan, const vd_cpu_call *call, vd_error *err);
 } vd_cpu_op;
 
-extern const vd_cpu_op vd_cpu_ops[VD_OP_COUNT];
+extern const vd_cpu_op *const vd_cpu_ops[VD_OP_COUNT];
 
 /* cpu_dnnl.c and cpu_weights.c */
 vd_code vd_cpu_library_open(vd_cpu_library **out, vd_error *err);

@@ -36,7 +36,9 @@ typedef struct vd_binding {
 } vd_binding;
 
 typedef struct vd_device_table {
-    void (*close)(vd_device *d);
+    void (*close)(vd_device *d); /* after everything opened on it */
+    /* The device is lost: its streams drop what is enqueued as soon as they can, so that closing them cannot hang. */
+    void (*abandon)(vd_device *d);
 
     vd_code (*allocate)(vd_device *d, size_t bytes, void **memory, vd_error *err); /* zeroed on the CPU */
     void (*release)(vd_device *d, void *memory);
@@ -57,12 +59,17 @@ typedef struct vd_device_table {
     /* Runs `call(argument)` when the stream gets there; it must be short and must not use the device. */
     vd_code (*notify)(vd_stream *s, void (*call)(void *argument), void *argument, vd_error *err);
 
+    /* Compiling the same program again, on any device that shares plans, gives the same object. Threads that compile or
+     * load the same program at the same time share the work. Open and close compiled programs in
+     * pairs, and before the program is freed. */
     vd_code (*compile)(vd_device *d, const vd_program *p, vd_compiled **out, vd_error *err);
-    void (*compiled_close)(vd_compiled *c);
+    void (*compiled_close)(vd_device *d, vd_compiled *c);
     vd_code (*load)(vd_device *d, vd_compiled *c, vd_error *err);
+    /* Every external must be bound; `arena` has vd_compiled_arena bytes and is shared by whatever else runs on the same
+     * stream. */
     vd_code (*exec_open)(vd_device *d, vd_compiled *c, void *arena, const vd_binding *bindings, int count, vd_exec **out,
                          vd_error *err);
-    void (*exec_close)(vd_exec *x);
+    void (*exec_close)(vd_device *d, vd_exec *x);
     vd_code (*launch)(vd_stream *s, vd_exec *x, vd_fault *fault, vd_error *err);
 } vd_device_table;
 
@@ -86,7 +93,6 @@ struct vd_event {
 /* A program made ready for a backend: kernels chosen, sizes known, weights not yet loaded. Shared by all devices that
  * run it and immutable after vd_load. */
 struct vd_compiled {
-    vd_device *device;
     const vd_program *program;
     size_t workspace_bytes; /* scratch that any of its operations needs */
 };

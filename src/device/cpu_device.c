@@ -1,0 +1,352 @@
+/* Virtual CPU devices: memory, compiled programs, and the device table. */
+#include "base/layout.h"
+#include "base/thread.h"
+#include "device/cpu_stream.h"
+#include "device/cpu_team.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum {
+    BLOCK_HEADER = VD_ALIGNMENT, /* keeps the block behind it aligned */
+    HUGE_PAGE =
+        2 << 20, /* blocks at least this big ask for huge pages: fresh 4 KiB pages cost ten times as much */
+};
+
+typedef struct cpu_compiled {
+    vd_compiled base;
+    struct cpu_compiled *next; /* in the group's list */
+    int users;                 /* compile calls less close calls; guarded by the group's lock */
+    vd_cpu_library *library;
+    vd_cpu_plan **plans;         /* [op_count] */
+    size_t *scratch;             /* [op_count] bytes */
+    vd_cpu_constant **constants; /* [value_count]; NULL where the value is no constant */
+    vd_cpu_team planning, loading;
+} cpu_compiled;
+
+struct vd_cpu_group {
+    vd_cpu_library *library;
+    pthread_mutex_t lock; /* guards `programs` and the users of its members */
+    cpu_compiled *programs;
+};
+
+typedef struct cpu_device {
+    vd_device base;
+    vd_cpu_group *group;
+    int cpu; /* of its compute stream, the first one opened */
+    int streams;
+    _Atomic uint32_t abandoned;
+} cpu_device;
+
+/* ---- memory ---- */
+
+typedef struct block_header {
+    size_t bytes; /* of the whole block */
+    bool mapped;
+} block_header;
+
+static void *map_block(size_t total) {
+    void *block = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED)
+        return NULL;
+    madvise(block, total, MADV_HUGEPAGE); /* a wish: without huge pages it is only slower */
+    return block;
+}
+
+static vd_code cpu_allocate(vd_device *d, size_t bytes, void **memory, vd_error *err) {
+    size_t total = vd_align_up(bytes) + BLOCK_HEADER;
+    bool mapped = total >= HUGE_PAGE;
+    unsigned char *block = mapped ? map_block(total) : aligned_alloc(VD_ALIGNMENT, total);
+    if (!block) {
+        vd_fail_memory(err, d->name, bytes);
+        err->code = VD_ERR_UNAVAILABLE;
+        return err->code;
+    }
+    if (!mapped)
+        memset(block, 0, total);
+    *(block_header *)block = (block_header){total, mapped};
+    *memory = block + BLOCK_HEADER;
+    size_t now = atomic_fetch_add(&d->allocated, total) + total, peak = atomic_load(&d->peak);
+    while (now > peak && !atomic_compare_exchange_weak(&d->peak, &peak, now)) {
+    }
+    return VD_OK;
+}
+
+static void cpu_release(vd_device *d, void *memory) {
+    if (!memory)
+        return;
+    unsigned char *block = (unsigned char *)memory - BLOCK_HEADER;
+    block_header h = *(block_header *)block;
+    atomic_fetch_sub(&d->allocated, h.bytes);
+    if (h.mapped)
+        munmap(block, h.bytes);
+    else
+        free(block);
+}
+
+/* ---- streams and events ---- */
+
+static vd_code cpu_stream_open(vd_device *base, const char *name, vd_stream **out, vd_error *err) {
+    cpu_device *d = (cpu_device *)base;
+    int cpu = d->streams++ == 0 ? d->cpu : VD_ANY_CPU;
+    return vd_cpu_stream_open(base, d->group->library, name, cpu, &d->abandoned, out, err);
+}
+
+static vd_code cpu_event_open(vd_device *d, vd_event **out, vd_error *err) {
+    vd_event *e = calloc(1, sizeof *e);
+    if (!e)
+        return vd_fail_memory(err, "an event", sizeof *e);
+    e->device = d;
+    *out = e;
+    return VD_OK;
+}
+
+static void cpu_event_close(vd_event *e) {
+    free(e);
+}
+
+/* ---- programs ---- */
+
+static void free_compiled(cpu_compiled *c) {
+    for (int i = 0; c->plans && i < c->base.program->op_count; i++)
+        if (c->plans[i])
+            vd_cpu_ops[c->base.program->ops[i].kind]->plan_free(c->plans[i]);
+    vd_cpu_team_destroy(&c->planning);
+    vd_cpu_team_destroy(&c->loading);
+    free(c->plans);
+    free(c->scratch);
+    free(c->constants);
+    free(c);
+}
+
+static cpu_compiled *new_compiled(vd_cpu_library *library, const vd_program *p) {
+    cpu_compiled *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->base.program = p;
+    c->library = library;
+    c->plans = calloc((size_t)p->op_count + 1, sizeof *c->plans);
+    c->scratch = calloc((size_t)p->op_count + 1, sizeof *c->scratch);
+    c->constants = calloc((size_t)p->value_count + 1, sizeof *c->constants);
+    vd_cpu_team_init(&c->planning);
+    vd_cpu_team_init(&c->loading);
+    if (c->plans && c->scratch && c->constants)
+        return c;
+    free_compiled(c);
+    return NULL;
+}
+
+/* The group's entry for `p`, made when it is new; counts the caller as a user. */
+static cpu_compiled *find_compiled(vd_cpu_group *g, const vd_program *p) {
+    pthread_mutex_lock(&g->lock);
+    cpu_compiled *c = g->programs;
+    while (c && c->base.program != p)
+        c = c->next;
+    if (!c && (c = new_compiled(g->library, p))) {
+        c->next = g->programs;
+        g->programs = c;
+    }
+    if (c)
+        c->users++;
+    pthread_mutex_unlock(&g->lock);
+    return c;
+}
+
+/* Items 0 .. op_count-1 are operations, the ones after them values. */
+static vd_code plan_item(void *context, int i, vd_error *err) {
+    cpu_compiled *c = context;
+    const vd_program *p = c->base.program;
+    if (i < p->op_count) {
+        const vd_cpu_op *op = vd_cpu_ops[p->ops[i].kind];
+        return op->plan ? op->plan(c->library, p, &p->ops[i], &c->plans[i], &c->scratch[i], err) : VD_OK;
+    }
+    const vd_value_info *v = &p->values[i - p->op_count];
+    if (v->storage != VD_STORAGE_CONSTANT)
+        return VD_OK;
+    return vd_cpu_constant_plan(c->library, v->constant, v->dtype, &c->constants[i - p->op_count], err);
+}
+
+static vd_code load_item(void *context, int i, vd_error *err) {
+    cpu_compiled *c = context;
+    const vd_program *p = c->base.program;
+    if (i < p->op_count) {
+        const vd_cpu_op *op = vd_cpu_ops[p->ops[i].kind];
+        return op->load ? op->load(c->library, c->plans[i], err) : VD_OK;
+    }
+    vd_cpu_constant *constant = c->constants[i - p->op_count];
+    return constant ? vd_cpu_constant_load(constant, err) : VD_OK;
+}
+
+static void cpu_compiled_close(vd_device *d, vd_compiled *base) {
+    if (!base)
+        return;
+    cpu_compiled *c = (cpu_compiled *)base;
+    vd_cpu_group *g = ((cpu_device *)d)->group;
+    pthread_mutex_lock(&g->lock);
+    bool last = --c->users == 0;
+    for (cpu_compiled **at = &g->programs; last && *at; at = &(*at)->next)
+        if (*at == c) {
+            *at = c->next;
+            break;
+        }
+    pthread_mutex_unlock(&g->lock);
+    if (last)
+        free_compiled(c);
+}
+
+static vd_code cpu_compile(vd_device *d, const vd_program *p, vd_compiled **out, vd_error *err) {
+    cpu_compiled *c = find_compiled(((cpu_device *)d)->group, p);
+    if (!c)
+        return vd_fail_memory(err, p->name, sizeof *c);
+    vd_code code = vd_cpu_team_work(&c->planning, p->op_count + p->value_count, plan_item, c, err);
+    if (code != VD_OK) {
+        cpu_compiled_close(d, &c->base);
+        return code;
+    }
+    size_t most = 0;
+    for (int i = 0; i < p->op_count; i++)
+        most = c->scratch[i] > most ? c->scratch[i] : most;
+    pthread_mutex_lock(&((cpu_device *)d)->group->lock);
+    c->base.workspace_bytes = vd_align_up(most);
+    pthread_mutex_unlock(&((cpu_device *)d)->group->lock);
+    *out = &c->base;
+    return VD_OK;
+}
+
+static vd_code cpu_load(vd_device *d, vd_compiled *base, vd_error *err) {
+    (void)d;
+    cpu_compiled *c = (cpu_compiled *)base;
+    return vd_cpu_team_work(&c->loading, base->program->op_count + base->program->value_count, load_item, c,
+                            err);
+}
+
+static void cpu_exec_close(vd_device *d, vd_exec *x) {
+    (void)d;
+    if (!x)
+        return;
+    free(x->at);
+    free(x);
+}
+
+static void place_values(vd_exec *x, const cpu_compiled *c, unsigned char *arena) {
+    const vd_program *p = x->program;
+    for (vd_value v = 0; v < p->value_count; v++) {
+        if (p->values[v].storage == VD_STORAGE_ARENA)
+            x->at[v] = arena + p->values[v].offset;
+        else if (p->values[v].storage == VD_STORAGE_CONSTANT)
+            x->at[v] = (void *)vd_cpu_constant_data(c->constants[v]);
+    }
+    for (vd_value v = 0; v < p->value_count; v++)
+        if (p->values[v].storage == VD_STORAGE_VIEW)
+            x->at[v] = (unsigned char *)x->at[p->values[v].parent] + p->values[v].offset;
+}
+
+static vd_code cpu_exec_open(vd_device *d, vd_compiled *base, void *arena, const vd_binding *bindings,
+                             int count, vd_exec **out, vd_error *err) {
+    cpu_compiled *c = (cpu_compiled *)base;
+    const vd_program *p = base->program;
+    vd_exec *x = calloc(1, sizeof *x);
+    if (!x || !(x->at = calloc((size_t)p->value_count + 1, sizeof *x->at))) {
+        free(x);
+        return vd_fail_memory(err, p->name, (unsigned long long)p->value_count * sizeof *x->at);
+    }
+    x->program = p;
+    x->plans = c->plans;
+    x->scratch = (unsigned char *)arena + p->arena_bytes;
+    for (int i = 0; i < count; i++)
+        x->at[bindings[i].value] = bindings[i].memory;
+    for (vd_value v = 0; v < p->value_count; v++)
+        if (p->values[v].storage == VD_STORAGE_EXTERNAL && !x->at[v]) {
+            cpu_exec_close(d, x);
+            return vd_fail(err, VD_ERR_INTERNAL, "program %s: '%s' is not bound", p->name, p->values[v].name);
+        }
+    place_values(x, c, arena);
+    *out = x;
+    return VD_OK;
+}
+
+/* ---- devices and groups ---- */
+
+static void cpu_close(vd_device *d) {
+    free(d);
+}
+
+static void cpu_abandon(vd_device *d) {
+    atomic_store_explicit(&((cpu_device *)d)->abandoned, 1, memory_order_release);
+}
+
+static const vd_device_table cpu_device_table = {
+    .close = cpu_close,
+    .abandon = cpu_abandon,
+    .allocate = cpu_allocate,
+    .release = cpu_release,
+    .stream_open = cpu_stream_open,
+    .stream_close = vd_cpu_stream_close,
+    .stream_drain = vd_cpu_stream_drain,
+    .event_open = cpu_event_open,
+    .event_close = cpu_event_close,
+    .record = vd_cpu_stream_record,
+    .wait = vd_cpu_stream_wait,
+    .copy = vd_cpu_stream_copy,
+    .copy_peer = vd_cpu_stream_copy_peer,
+    .notify = vd_cpu_stream_notify,
+    .compile = cpu_compile,
+    .compiled_close = cpu_compiled_close,
+    .load = cpu_load,
+    .exec_open = cpu_exec_open,
+    .exec_close = cpu_exec_close,
+    .launch = vd_cpu_stream_launch,
+};
+
+vd_code vd_cpu_device_open(vd_cpu_group *g, int index, int cpu, vd_device **out, vd_error *err) {
+    cpu_device *d = calloc(1, sizeof *d);
+    if (!d)
+        return vd_fail_memory(err, "a virtual device", sizeof *d);
+    d->base.table = &cpu_device_table;
+    snprintf(d->base.name, sizeof d->base.name, "cpu:%d", index);
+    d->group = g;
+    d->cpu = cpu;
+    *out = &d->base;
+    return VD_OK;
+}
+
+vd_code vd_cpu_group_open(const vd_log *log, vd_cpu_group **out, vd_error *err) {
+    vd_cpu_group *g = calloc(1, sizeof *g);
+    if (!g)
+        return vd_fail_memory(err, "the CPU backend", sizeof *g);
+    vd_code code = vd_cpu_library_open(&g->library, err);
+    if (code != VD_OK) {
+        free(g);
+        return code;
+    }
+    pthread_mutex_init(&g->lock, NULL);
+    vd_log_line(log, VD_LOG_DEBUG, "CPU backend: %s kernels", vd_cpu_library_kernels(g->library)->isa);
+    *out = g;
+    return VD_OK;
+}
+
+void vd_cpu_group_close(vd_cpu_group *g) {
+    if (!g)
+        return;
+    vd_cpu_library_close(g->library);
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+size_t vd_cpu_group_weight_bytes(const vd_cpu_group *g) {
+    return vd_cpu_library_weight_bytes(g->library);
+}
+
+int vd_cpu_group_kernel_count(const vd_cpu_group *g) {
+    return vd_cpu_library_kernel_count(g->library);
+}
+
+const char *vd_cpu_group_kernel(const vd_cpu_group *g, int index) {
+    return vd_cpu_library_kernel(g->library, index);
+}
+
+const char *vd_cpu_group_isa(const vd_cpu_group *g) {
+    return vd_cpu_library_kernels(g->library)->isa;
+}

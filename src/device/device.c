@@ -1,0 +1,46 @@
+/* What all backends share: fault words and the host's side of events. */
+#include "device/device.h"
+
+#include "base/thread.h"
+
+enum { FAULT_NONE, FAULT_WRITING, FAULT_RAISED };
+
+void vd_fault_clear(vd_fault *fault) {
+    fault->error = (vd_error){0};
+    atomic_store_explicit(&fault->state, FAULT_NONE, memory_order_release);
+}
+
+void vd_fault_raise(vd_fault *fault, const vd_error *error) {
+    int none = FAULT_NONE;
+    if (!fault || !atomic_compare_exchange_strong(&fault->state, &none, FAULT_WRITING))
+        return;
+    fault->error = *error;
+    atomic_store_explicit(&fault->state, FAULT_RAISED, memory_order_release);
+}
+
+bool vd_fault_failed(const vd_fault *fault) {
+    return fault && atomic_load_explicit(&fault->state, memory_order_acquire) == FAULT_RAISED;
+}
+
+bool vd_event_done(const vd_event *e) {
+    uint32_t recorded = atomic_load_explicit(&e->recorded, memory_order_acquire);
+    return (int32_t)(atomic_load_explicit(&e->completed, memory_order_acquire) - recorded) >= 0;
+}
+
+bool vd_event_wait_host(vd_event *e, double timeout_s) {
+    double deadline = vd_now() + timeout_s;
+    uint32_t target = atomic_load_explicit(&e->recorded, memory_order_acquire);
+    for (;;) {
+        uint32_t seen = atomic_load_explicit(&e->completed, memory_order_acquire);
+        if ((int32_t)(seen - target) >= 0)
+            return true;
+        double left = deadline - vd_now();
+        if (timeout_s >= 0 && left <= 0)
+            return false;
+        vd_park(&e->completed, seen, timeout_s < 0 ? -1 : (int64_t)(left * 1e9) + 1);
+    }
+}
+
+double vd_event_seconds(const vd_event *e) {
+    return atomic_load_explicit(&e->seconds, memory_order_acquire);
+}
