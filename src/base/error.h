@@ -4,8 +4,8 @@
  *
  *     vd_code vd_thing_open(const char *path, vd_thing **out, vd_error *err) {
  *         if (!exists(path))
- *             return vd_fail(err, VD_ERR_NO_INPUT, "model '%s': no such folder; give one with --model",
- * path); VD_TRY(vd_other(path, err));
+ *             return vd_fail(err, VD_ERR_NO_INPUT, "no model folder '%s'; give one with --model", path);
+ *         VD_TRY(vd_other(path, err));
  *         ...
  *         return VD_OK;
  *     }

@@ -1,5 +1,4 @@
-/* Packs buffers with known lifetimes into one block: the whole memory plan exists before the first
- * allocation. */
+/* Packs buffers with known lifetimes into one block: the memory plan exists before the first allocation. */
 #ifndef VD_BASE_LAYOUT_H
 #define VD_BASE_LAYOUT_H
 

@@ -3,11 +3,15 @@
  * DESIGN
  *   owner     one thread pushes, one thread pops; they may be the same. Items are copied in and out.
  *   order     first in, first out. push publishes with release, pop reads with acquire; nothing else is
- * ordered. bounds    `capacity` (a power of two) items; push on a full ring and pop on an empty one return
- * false or wait. waiting   spins briefly, then parks on a futex word; the other side wakes it only when
- * somebody is parked. shutdown  vd_ring_close makes every present and future wait return: push refuses, pop
- * drains what is left and then refuses. Closing may be done from any thread. indices   32-bit counters that
- * run freely and wrap; each on its own cache line.
+ *             ordered. (The index stores are seq_cst for the sake of parking, see ring.c.)
+ *   bounds    `capacity` (a power of two) items; push on a full ring and pop on an empty one return false or
+ *             wait.
+ *   waiting   spins 20 us or less, yielding, then parks on a futex word; the other side wakes it only when
+ *             it is parked.
+ *   shutdown  vd_ring_close makes every present and future wait return: push refuses, pop drains what is left
+ *             and then refuses. Closing may be done from any thread; an item whose push ran at the same time
+ *             may stay in the ring.
+ *   indices   32-bit counters that run freely and wrap; each on its own cache line.
  */
 #ifndef VD_BASE_RING_H
 #define VD_BASE_RING_H
@@ -30,8 +34,7 @@ typedef struct vd_ring {
     unsigned char *items; /* capacity * item_bytes */
 } vd_ring;
 
-/* `capacity` must be a power of two. `first_index` is where both counters start (0; tests begin near 2^32).
- */
+/* `capacity` must be a power of two. `first_index` is where both counters start (0; tests: near 2^32). */
 vd_code vd_ring_init(vd_ring *ring, uint32_t capacity, size_t item_bytes, uint32_t first_index,
                      vd_error *err);
 void vd_ring_destroy(vd_ring *ring); /* zeroed rings are fine */

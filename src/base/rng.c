@@ -3,7 +3,6 @@
 #include "base/half.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { N = 624, M = 397, BLOCK = 16, PIECE = 256 * BLOCK };
 
@@ -98,25 +97,12 @@ static double normal_f64(vd_rng *rng) {
  * vectors and hardware or software fmaf as it likes: the bits are the same. */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-ALWAYS_INLINE float float_of(uint32_t bits) {
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-ALWAYS_INLINE uint32_t bits_of(float f) {
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    return bits;
-}
-
 /* ln x for normal x in (0, 1] */
 ALWAYS_INLINE float log_poly(float x) {
-    float m = float_of((bits_of(x) & 0x007fffffu) | 0x3f000000u); /* [0.5, 1) */
-    float e = (float)((int32_t)(bits_of(x) >> 23) - 126);
-    float low = m < 0.707106781f ? 1.0f : 0.0f;
-    e -= low;
-    float f = m * (1.0f + low) - 1.0f, z = f * f;
+    uint32_t bits = (vd_bits_of_f32(x) & 0x007fffffu) | 0x3f000000u; /* of m in [0.5, 1) */
+    uint32_t low = bits < vd_bits_of_f32(0.707106781f); /* integers, for a branch would forbid vectors */
+    float e = (float)((int32_t)(vd_bits_of_f32(x) >> 23) - 126 - (int32_t)low);
+    float f = vd_f32_of_bits(bits + (low << 23)) - 1.0f, z = f * f;
     float p = 7.0376836292e-2f;
     p = fmaf(p, f, -1.1514610310e-1f);
     p = fmaf(p, f, 1.1676998740e-1f);
@@ -145,14 +131,15 @@ ALWAYS_INLINE void sincos_poly(float th, float *sine, float *cosine) {
     float s = fmaf(-1.9515295891e-4f, z, 8.3321608736e-3f);
     s = fmaf(s, z, -1.6666654611e-1f);
     s = fmaf(s * z, x, x);
-    uint32_t swap = -(q >> 1 & 1), both = bits_of(s) ^ bits_of(c);
-    *sine = float_of(bits_of(s) ^ (both & swap) ^ (q & 4) << 29);
-    *cosine = float_of(bits_of(c) ^ (both & swap) ^ (~(q - 2) & 4) << 29);
+    uint32_t swap = -(q >> 1 & 1), both = vd_bits_of_f32(s) ^ vd_bits_of_f32(c);
+    *sine = vd_f32_of_bits(vd_bits_of_f32(s) ^ (both & swap) ^ (q & 4) << 29);
+    *cosine = vd_f32_of_bits(vd_bits_of_f32(c) ^ (both & swap) ^ (~(q - 2) & 4) << 29);
 }
 
 /* Uniforms become normals in place; `count` is a multiple of BLOCK. Adding 0 turns -0 into +0. */
 ALWAYS_INLINE void transform(float *values, size_t count) {
     for (float *v = values; v < values + count; v += BLOCK) {
+#pragma GCC unroll 1 /* else gcc unrolls it before it can make vectors of it */
         for (int j = 0; j < BLOCK / 2; j++) {
             float sine, cosine, radius = sqrtf(-2.0f * log_poly(1.0f - v[j]));
             sincos_poly((float)(2.0 * M_PI) * v[j + BLOCK / 2], &sine, &cosine);

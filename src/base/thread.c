@@ -12,8 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Creates the thread already pinned, so that the memory it touches first is near it; unpinned when refused.
- */
+/* Creates the thread already pinned, so that memory it touches first is near it; unpinned when refused. */
 static int create_pinned(pthread_t *handle, int cpu, void *(*body)(void *), void *argument) {
     pthread_attr_t attributes;
     int error = EINVAL;

@@ -22,8 +22,7 @@ vd_code vd_thread_start(vd_thread *thread, const char *name, int cpu, void *(*bo
                         vd_error *err);
 void vd_thread_join(vd_thread *thread); /* no-op when not running */
 
-/* Sleeps while *word == expected, until woken or `timeout_ns` passed (negative: no limit). May return early.
- */
+/* Sleeps while *word == expected, until woken or `timeout_ns` passed (negative: none). May return early. */
 void vd_park(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
 void vd_wake_all(_Atomic uint32_t *word);
 
