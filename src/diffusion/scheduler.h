@@ -7,7 +7,10 @@
 
 #include <stdbool.h>
 
-/* sigmas [steps + 1], the last 0; timesteps [steps] = 0.25 ln sigma of the rounded sigma. steps in 1..1000. */
+enum { VD_STEPS_MAX = 1000 };
+
+/* sigmas [steps + 1], the last 0; timesteps [steps] = 0.25 ln sigma of the rounded sigma. Steps outside
+ * 1..VD_STEPS_MAX are VD_ERR_USAGE, sigmas that are not 0 < min <= max VD_ERR_DATA. */
 vd_code vd_schedule_tables(double sigma_min, double sigma_max, int steps, float *sigmas, float *timesteps,
                            vd_error *err);
 
@@ -15,7 +18,7 @@ vd_code vd_schedule_tables(double sigma_min, double sigma_max, int steps, float 
  * `leading_spacing` (timestep_spacing "leading"): sqrt(sigma_max^2 + 1); otherwise sigma_max (2.5). */
 float vd_schedule_init_scale(bool leading_spacing, const float *sigmas, int steps);
 
-/* Guidance per frame, torch.linspace(min, max, frames) bit for bit (1.4). */
+/* Guidance per frame, torch.linspace(min, max, frames) bit for bit (1.4). One frame gets `min`. */
 void vd_guidance_ramp(float min, float max, int frames, float *out);
 
 #endif
