@@ -1,0 +1,18 @@
+/* What operations without constants have in common. */
+#ifndef VD_DEVICE_CPU_SIMPLE_H
+#define VD_DEVICE_CPU_SIMPLE_H
+
+#include "device/cpu_lower.h"
+
+struct vd_cpu_plan {
+    const vd_kernels *kernels;
+};
+
+vd_code vd_cpu_simple_plan(const vd_cpu_library *library, vd_cpu_plan **out, vd_error *err);
+void vd_cpu_simple_plan_free(vd_cpu_plan *plan);
+
+static inline size_t vd_value_bytes(const vd_program *p, vd_value v) {
+    return (size_t)vd_shape_count(p->values[v].shape) * vd_dtype_bytes(p->values[v].dtype);
+}
+
+#endif
