@@ -3,11 +3,12 @@
  * planned size.
  *
  *     op_env env; op_env_open(&env);
+ *     op_constant *w = op_constant_new(&env, 5, 37, 1, 1, 2, 0.1, 0.0);
  *     op_case t; op_begin(&t, VD_F32);
  *     vd_value src = op_tensor(&t, VD_F32, (vd_shape){2, 4, 4, 37});
  *     vd_value dst = op_tensor(&t, VD_F32, (vd_shape){2, 4, 4, 5});
  *     op_random(&t, src, 1, 1.0, 0.0);
- *     t.op = (vd_op){.kind = VD_OP_LINEAR, .linear = VD_LINEAR(.src = src, .dst = dst, .weight = &w.base)};
+ *     t.op = (vd_op){.kind = VD_OP_LINEAR, .linear = VD_LINEAR(.src = src, .dst = dst, .weight = &w->base)};
  *     op_run(&env, &t, &vd_cpu_linear);
  *     ... op_get(&t, dst, i) ...
  *     op_end(&t); op_env_close(&env);
@@ -33,11 +34,21 @@
 #define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
 #endif
 
-enum { OP_MAX_VALUES = 8, OP_GUARD = 256, OP_GUARD_BYTE = 0xA5 };
+enum { OP_MAX_VALUES = 8, OP_MAX_CONSTANTS = 1024, OP_GUARD = 256, OP_GUARD_BYTE = 0xA5 };
 
+/* A random constant: offset + scale * op_uniform(seed, i). The first member is what operations take. */
+typedef struct op_constant {
+    vd_constant base;
+    uint64_t seed;
+    double scale, offset;
+} op_constant;
+
+/* Owns the constants: the library knows them by their address, so they live as long as it does. */
 typedef struct op_env {
     vd_cpu_library *library;
     vd_cpu_worker *worker;
+    op_constant *constants[OP_MAX_CONSTANTS];
+    int constant_count;
 } op_env;
 
 /* `memory` is where the tensor is; it belongs to the case unless op_alias made it another's. */
@@ -58,6 +69,7 @@ typedef struct op_case {
     } while (0)
 
 static inline void op_env_open(op_env *env) {
+    memset(env, 0, sizeof *env);
     op_must(vd_cpu_library_open(&env->library, err));
     op_must(vd_cpu_worker_open(env->library, &env->worker, err));
 }
@@ -65,6 +77,8 @@ static inline void op_env_open(op_env *env) {
 static inline void op_env_close(op_env *env) {
     vd_cpu_worker_close(env->worker);
     vd_cpu_library_close(env->library);
+    for (int i = 0; i < env->constant_count; i++)
+        free(env->constants[i]);
 }
 
 /* `bytes` bytes at a 256-byte boundary, guards before and after; all of it is the guard byte at first. */
@@ -188,13 +202,6 @@ static inline double op_distance(const op_case *t, vd_value v, const double *exp
     return sqrt(difference / (norm > 0 ? norm : 1));
 }
 
-/* A random constant: offset + scale * op_uniform(seed, i). The first member is what operations take. */
-typedef struct op_constant {
-    vd_constant base;
-    uint64_t seed;
-    double scale, offset;
-} op_constant;
-
 static inline float op_constant_at(const op_constant *c, int64_t i) {
     return (float)(c->offset + c->scale * op_uniform(c->seed, (uint64_t)i));
 }
@@ -210,9 +217,53 @@ static inline vd_code op_constant_fill(const vd_constant *self, float *out, vd_e
     return VD_OK;
 }
 
-static inline op_constant op_constant_of(int64_t a, int64_t b, int64_t c, int64_t d, uint64_t seed,
-                                         double scale, double offset) {
-    return (op_constant){{"constant", {a, b, c, d}, op_constant_fill}, seed, scale, offset};
+/* A vector is [a, 1, 1, 1], a matrix [out, in, 1, 1]. */
+static inline op_constant *op_constant_new(op_env *env, int64_t a, int64_t b, int64_t c, int64_t d,
+                                           uint64_t seed, double scale, double offset) {
+    op_constant *k = malloc(sizeof *k);
+    assert_non_null(k);
+    assert_in_range(env->constant_count, 0, OP_MAX_CONSTANTS - 1);
+    *k = (op_constant){{"constant", {a, b, c, d}, op_constant_fill}, seed, scale, offset};
+    env->constants[env->constant_count++] = k;
+    return k;
+}
+
+/* Its values as a program of storage type `dtype` sees them; the caller frees. */
+static inline double *op_constant_doubles(const op_constant *c, vd_dtype dtype) {
+    int64_t count = op_constant_count(&c->base);
+    double *out = malloc((size_t)count * sizeof *out);
+    assert_non_null(out);
+    for (int64_t i = 0; i < count; i++)
+        out[i] = op_rounded(dtype, (double)op_constant_at(c, i));
+    return out;
+}
+
+/* Relative error that an operation with results of type `dtype` may have: its rounding and nothing more. */
+static inline double op_bound(vd_dtype dtype) {
+    return dtype == VD_F32 ? 1e-6 : dtype == VD_F16 ? 1e-3 : 1e-2;
+}
+
+/* Group norm in place over x [n, rows, c] in double; then silu when asked. */
+static inline void op_group_norm(double *x, int64_t n, int64_t rows, int64_t c, int64_t groups, double eps,
+                                 const op_constant *gamma, const op_constant *beta, bool silu) {
+    int64_t width = c / groups;
+    for (int64_t g = 0; g < n * groups; g++) {
+        double *first = x + g / groups * rows * c + g % groups * width, sum = 0, squares = 0;
+        for (int64_t i = 0; i < rows * width; i++)
+            sum += first[i / width * c + i % width];
+        double mean = sum / (double)(rows * width);
+        for (int64_t i = 0; i < rows * width; i++) {
+            double d = first[i / width * c + i % width] - mean;
+            squares += d * d;
+        }
+        double inverse = 1 / sqrt(squares / (double)(rows * width) + eps);
+        for (int64_t i = 0; i < rows * width; i++) {
+            double *e = &first[i / width * c + i % width];
+            int64_t k = g % groups * width + i % width;
+            *e = (*e - mean) * inverse * (double)op_constant_at(gamma, k) + (double)op_constant_at(beta, k);
+            *e = silu ? *e / (1 + exp(-*e)) : *e;
+        }
+    }
 }
 
 /* Plans, loads and runs t->op through `table`. The plan is freed, the memory stays for looking at. */

@@ -1,0 +1,121 @@
+/* Feed-forward: rows in chunks, so that the hidden layer lives in the cache and nowhere else. */
+#include "base/layout.h"
+#include "device/cpu_lower.h"
+
+#include <stdlib.h>
+
+struct vd_cpu_plan {
+    const vd_kernels *kernels;
+    vd_normaliser norm;
+    vd_chunked up, down;
+    int64_t step; /* rows of a chunk; with `add` within one image */
+    int64_t runs, run_rows;
+    int64_t c, up_width, hidden;
+    vd_dtype in; /* of both products; their results are fp32 */
+    size_t sum_at, in_at, up_at, hidden_at, out_at, product_at;
+};
+
+static void plan_scratch(vd_cpu_plan *t, bool add, size_t *scratch) {
+    size_t rows = (size_t)t->step, in = vd_dtype_bytes(t->in);
+    size_t product = t->up.scratch > t->down.scratch ? t->up.scratch : t->down.scratch;
+    t->sum_at = 0;
+    t->in_at = add ? vd_align_up(rows * (size_t)t->c * sizeof(float)) : 0;
+    t->up_at = t->in_at + vd_align_up(rows * (size_t)t->c * in);
+    t->hidden_at = t->up_at + vd_align_up(rows * (size_t)t->up_width * sizeof(float));
+    t->out_at = t->hidden_at + vd_align_up(rows * (size_t)t->hidden * in);
+    t->product_at = t->out_at + vd_align_up(rows * (size_t)t->c * sizeof(float));
+    *scratch = t->product_at + product;
+}
+
+static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_feed_forward *op, vd_cpu_plan *t,
+                          size_t *scratch, vd_error *err) {
+    vd_shape s = vd_program_shape(p, op->src);
+    t->kernels = l->kernels;
+    t->in = vd_library_compute_type(l, p->dtype);
+    t->c = s.c;
+    t->up_width = op->up_weight->dims[0];
+    t->hidden = op->down_weight->dims[1];
+    t->runs = op->add == VD_NONE ? 1 : s.n;
+    t->run_rows = vd_shape_rows(s) / t->runs;
+    t->step = vd_chunk_size(t->run_rows, (size_t)(t->up_width + t->hidden + 3 * t->c) * sizeof(float),
+                            2 * VD_CHUNK_BYTES);
+    vd_product_spec up = {.matrix = 1, .n = t->step, .c = t->c, .k = t->up_width, .in = t->in, .bias = 1};
+    vd_product_spec down = {.matrix = 1, .n = t->step, .c = t->hidden, .k = t->c, .in = t->in, .bias = 1};
+    up.out = down.out = VD_F32;
+    vd_product_spec up_rest = up, down_rest = down;
+    up_rest.n = down_rest.n = t->run_rows % t->step ? t->run_rows % t->step : t->step;
+    VD_TRY(vd_normaliser_plan(l, &op->norm, t->c, &t->norm, err));
+    VD_TRY(vd_chunked_plan(l, &up, &up_rest, op->up_weight, op->up_bias, p->dtype, &t->up, err));
+    VD_TRY(vd_chunked_plan(l, &down, &down_rest, op->down_weight, op->down_bias, p->dtype, &t->down, err));
+    plan_scratch(t, op->add != VD_NONE, scratch);
+    return VD_OK;
+}
+
+static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
+                    size_t *scratch, vd_error *err) {
+    vd_cpu_plan *t = calloc(1, sizeof *t);
+    if (!t)
+        return vd_fail_memory(err, "the plan of a feed-forward layer", sizeof *t);
+    vd_code code = plan_parts(l, p, &op->feed_forward, t, scratch, err);
+    if (code == VD_OK)
+        *out = t;
+    else
+        free(t);
+    return code;
+}
+
+static void plan_free(vd_cpu_plan *t) {
+    free(t);
+}
+
+static vd_code load(vd_cpu_library *l, vd_cpu_plan *t, vd_error *err) {
+    (void)l;
+    VD_TRY(vd_normaliser_load(&t->norm, err));
+    VD_TRY(vd_chunked_load(&t->up, err));
+    return vd_chunked_load(&t->down, err);
+}
+
+/* Rows [first, first + rows); `add` is the row to be added to each, or NULL. */
+static vd_code run_chunk(const vd_program *p, const vd_feed_forward *op, const vd_cpu_plan *t,
+                         const vd_cpu_call *call, int64_t first, int64_t rows, const float *add,
+                         vd_error *err) {
+    const vd_kernels *k = t->kernels;
+    char *scratch = call->scratch;
+    bool rest = rows != t->step;
+    vd_cells x = vd_cells_at(vd_value_cells(p, call, op->src), first), mix = {0};
+    vd_cells sum = {scratch + t->sum_at, VD_F32, t->c}, in = {scratch + t->in_at, t->in, t->c};
+    vd_cells up = {scratch + t->up_at, VD_F32, t->up_width},
+             hidden = {scratch + t->hidden_at, t->in, t->hidden};
+    vd_cells out = {scratch + t->out_at, VD_F32, t->c};
+    if (op->mix != VD_NONE)
+        mix = vd_cells_at(vd_value_cells(p, call, op->mix), first);
+    if (add) {
+        k->add_row(sum, x, rows, t->c, add);
+        x = sum;
+    }
+    k->layer_norm(in, x, rows, t->c, vd_cpu_constant_data(t->norm.gamma), vd_cpu_constant_data(t->norm.beta),
+                  t->norm.norm.eps);
+    void *product = scratch + t->product_at;
+    VD_TRY(vd_chunked_run(&t->up, rest, call->worker, in.data, NULL, up.data, product, err));
+    k->activate(hidden, up, rows, t->hidden, op->act);
+    VD_TRY(vd_chunked_run(&t->down, rest, call->worker, hidden.data, NULL, out.data, product, err));
+    k->finish(vd_cells_at(vd_value_cells(p, call, op->dst), first), out, x, mix, op->alpha, rows, t->c);
+    return VD_OK;
+}
+
+static vd_code run(const vd_program *p, const vd_op *generic, const vd_cpu_plan *t, const vd_cpu_call *call,
+                   vd_error *err) {
+    const vd_feed_forward *op = &generic->feed_forward;
+    for (int64_t i = 0; i < t->runs; i++) {
+        const float *add = NULL;
+        if (op->add != VD_NONE)
+            add = (const float *)call->at[op->add] + i % vd_program_shape(p, op->add).n * t->c;
+        for (int64_t row = 0; row < t->run_rows; row += t->step) {
+            int64_t rows = t->run_rows - row < t->step ? t->run_rows - row : t->step;
+            VD_TRY(run_chunk(p, op, t, call, i * t->run_rows + row, rows, add, err));
+        }
+    }
+    return VD_OK;
+}
+
+const vd_cpu_op vd_cpu_feed_forward = {plan, plan_free, load, run};
