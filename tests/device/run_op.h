@@ -266,6 +266,39 @@ static inline void op_group_norm(double *x, int64_t n, int64_t rows, int64_t c, 
     }
 }
 
+/* Layer norm in place over x [rows, c] in double. */
+static inline void op_layer_norm(double *x, int64_t rows, int64_t c, double eps, const op_constant *gamma,
+                                 const op_constant *beta) {
+    for (double *row = x; row < x + rows * c; row += c) {
+        double sum = 0, squares = 0;
+        for (int64_t i = 0; i < c; i++)
+            sum += row[i];
+        double mean = sum / (double)c;
+        for (int64_t i = 0; i < c; i++)
+            squares += (row[i] - mean) * (row[i] - mean);
+        double inverse = 1 / sqrt(squares / (double)c + eps);
+        for (int64_t i = 0; i < c; i++)
+            row[i] = (row[i] - mean) * inverse * (double)op_constant_at(gamma, i) +
+                     (double)op_constant_at(beta, i);
+    }
+}
+
+/* GEGLU is not a function of one number: callers multiply by VD_ACT_GELU of the gate. */
+static inline double op_activation(vd_act act, double x) {
+    switch (act) {
+    case VD_ACT_SILU:
+        return x / (1 + exp(-x));
+    case VD_ACT_GELU:
+        return 0.5 * x * erfc(-x * M_SQRT1_2);
+    case VD_ACT_QUICK_GELU:
+        return x / (1 + exp(-1.702 * x));
+    case VD_ACT_NONE:
+    case VD_ACT_GEGLU:
+        break;
+    }
+    return x;
+}
+
 /* Plans, loads and runs t->op through `table`. The plan is freed, the memory stays for looking at. */
 static inline void op_run(op_env *env, op_case *t, const vd_cpu_op *table) {
     vd_cpu_plan *plan = NULL;
