@@ -9,9 +9,9 @@ static const char vae_defaults[] =
     " \"force_upcast\": true}";
 
 static const char clip_defaults[] =
-    "{\"hidden_size\": 768, \"intermediate_size\": 3072, \"num_hidden_layers\": 12, \"num_attention_heads\": "
-    "12,"
-    " \"num_channels\": 3, \"image_size\": 224, \"patch_size\": 32, \"projection_dim\": 512,"
+    "{\"hidden_size\": 768, \"intermediate_size\": 3072, \"num_hidden_layers\": 12,"
+    " \"num_attention_heads\": 12, \"num_channels\": 3, \"image_size\": 224, \"patch_size\": 32, "
+    "\"projection_dim\": 512,"
     " \"hidden_act\": \"quick_gelu\", \"layer_norm_eps\": 1e-5}";
 
 /* The class defaults of what SVD sets itself are those of another sampler: there a missing key is refused. */
@@ -40,13 +40,7 @@ static const vd_config_int clip_ints[] = {
 static vd_code read_vae(const json_t *object, const char *name, vd_vae_config *v, vd_error *err) {
     bool unused[VD_MAX_LEVELS];
     VD_TRY(vd_config_ints(object, name, vae_ints, sizeof vae_ints / sizeof *vae_ints, v, err));
-    VD_TRY(vd_config_per_level(object, name,
-                               (vd_config_levels){"block_out_channels", 32, VD_MAX_CHANNELS, false},
-                               &v->levels, v->channels, err));
-    for (int i = 0; i < v->levels; i++)
-        if (v->channels[i] % 32)
-            return vd_config_refuse(json_object_get(object, "block_out_channels"), name, "block_out_channels",
-                                    "multiples of 32, the number of norm groups", err);
+    VD_TRY(vd_config_channels(object, name, &v->levels, v->channels, err));
     VD_TRY(vd_config_block_types(object, name, "down_block_types", v->levels, "DownEncoderBlock2D", NULL,
                                  unused, err));
     VD_TRY(vd_json_double(object, name, "scaling_factor", true, 1e-6, 1e6, &v->scaling_factor, err));

@@ -81,6 +81,18 @@ vd_code vd_config_per_level(const json_t *object, const char *name, vd_config_le
     return VD_OK;
 }
 
+vd_code vd_config_channels(const json_t *object, const char *name, int *levels, int out[VD_MAX_LEVELS],
+                           vd_error *err) {
+    const vd_config_levels field = {"block_out_channels", 32, VD_MAX_CHANNELS, false};
+    *levels = 0;
+    VD_TRY(vd_config_per_level(object, name, field, levels, out, err));
+    for (int i = 0; i < *levels; i++)
+        if (out[i] % 32)
+            return vd_config_refuse(json_object_get(object, field.key), name, field.key,
+                                    "multiples of 32, the number of norm groups", err);
+    return VD_OK;
+}
+
 vd_code vd_config_block_types(const json_t *object, const char *name, const char *key, int levels,
                               const char *plain, const char *attention, bool has_attention[VD_MAX_LEVELS],
                               vd_error *err) {

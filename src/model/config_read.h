@@ -30,12 +30,15 @@ typedef struct vd_config_levels {
 vd_code vd_config_per_level(const json_t *object, const char *name, vd_config_levels field, int *levels,
                             int out[VD_MAX_LEVELS], vd_error *err);
 
+/* block_out_channels: as above, of any length, each a multiple of the 32 norm groups. */
+vd_code vd_config_channels(const json_t *object, const char *name, int *levels, int out[VD_MAX_LEVELS],
+                           vd_error *err);
+
 /* One integer, called 'KEY'[INDEX] in messages. */
 vd_code vd_config_member(const json_t *value, const char *name, vd_config_levels field, int index, int *out,
                          vd_error *err);
 
-/* A list of block types, one per level: `attention` (NULL: there is none) where has_attention, else `plain`.
- */
+/* A list of block types, one per level: `attention` (NULL: no such type) or else `plain`. */
 vd_code vd_config_block_types(const json_t *object, const char *name, const char *key, int levels,
                               const char *plain, const char *attention, bool has_attention[VD_MAX_LEVELS],
                               vd_error *err);

@@ -31,12 +31,7 @@ static bool attends(const vd_unet_config *u, int level) {
     return u->down_attention[level] || attends_up(u, level) || level == u->levels - 1;
 }
 
-static vd_code check_channels(const vd_unet_config *u, const json_t *object, const char *name,
-                              vd_error *err) {
-    for (int i = 0; i < u->levels; i++)
-        if (u->channels[i] % 32)
-            return vd_config_refuse(json_object_get(object, "block_out_channels"), name, "block_out_channels",
-                                    "multiples of 32, the number of norm groups", err);
+static vd_code check_widths(const vd_unet_config *u, const char *name, vd_error *err) {
     if (u->in_channels != 2 * u->out_channels)
         return vd_fail(err, VD_ERR_DATA,
                        "'%s': 'in_channels' is %d; expected twice 'out_channels', which is %d", name,
@@ -108,9 +103,7 @@ static vd_code read_transformer_layers(const json_t *object, const char *name, v
 
 static vd_code read_unet(const json_t *object, const char *name, vd_unet_config *u, vd_error *err) {
     VD_TRY(vd_config_ints(object, name, plain_ints, sizeof plain_ints / sizeof *plain_ints, u, err));
-    VD_TRY(vd_config_per_level(object, name,
-                               (vd_config_levels){"block_out_channels", 32, VD_MAX_CHANNELS, false},
-                               &u->levels, u->channels, err));
+    VD_TRY(vd_config_channels(object, name, &u->levels, u->channels, err));
     VD_TRY(vd_config_block_types(object, name, "down_block_types", u->levels, "DownBlockSpatioTemporal",
                                  "CrossAttnDownBlockSpatioTemporal", u->down_attention, err));
     VD_TRY(vd_config_block_types(object, name, "up_block_types", u->levels, "UpBlockSpatioTemporal",
@@ -124,7 +117,7 @@ static vd_code read_unet(const json_t *object, const char *name, vd_unet_config 
     VD_TRY(read_transformer_layers(object, name, u, err));
     VD_TRY(read_cross_dim(object, name, u, err));
     VD_TRY(check_heads(u, name, err));
-    return check_channels(u, object, name, err);
+    return check_widths(u, name, err);
 }
 
 vd_code vd_config_parse_unet(const char *json, size_t length, const char *name, vd_unet_config *out,

@@ -43,7 +43,8 @@ vd_code vd_safetensors_read_f32(const vd_safetensors *file, const vd_st_tensor *
 vd_code vd_safetensors_check_header(const char *bytes, size_t count, uint64_t file_bytes, const char *name,
                                     vd_error *err);
 
-/* Writing: the caller lists tensors, all bytes in memory, stored in that order. The file appears atomically. */
+/* Writing: the caller lists tensors, all in memory; stored in that order, in a file that appears atomically.
+ */
 typedef struct vd_st_out {
     const char *name;  /* each once */
     vd_st_dtype dtype; /* F32, F16, BF16, I64, U8 */

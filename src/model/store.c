@@ -252,9 +252,8 @@ bool vd_store_has(const vd_store *store, const char *name) {
     return find(store, name) != NULL;
 }
 
-/* Tensors that real files carry and that never influence a result: with one key the queries, keys and norm of
- * a cross attention (svd-spec.md 7.11), and what a decoder without two layers per block leaves aside (9.2).
- */
+/* Tensors that real files carry and that never influence a result: queries, keys and norm of a cross
+ * attention with one key (svd-spec.md 7.11), and what a decoder with 1 or 3 layers leaves aside (9.2). */
 static bool is_known_unused(const char *name) {
     static const char *const parts[][2] = {
         {"vision_model.embeddings.position_ids", ""}, {"transformer_blocks.", ".attn2.to_q."},
