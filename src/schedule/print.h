@@ -5,7 +5,10 @@
 
 #include "schedule/simulate.h"
 
+/* A row of figures, then one row per device with time from left to right; lines are `columns` long (80 to
+ * 240). Times are in the timeline's unit, which the caller names. */
 char *vd_plan_text(const vd_plan *plan, const vd_timeline *t, int columns);
+/* `first` and `last` of encode and decode are null. */
 char *vd_plan_json(const vd_plan *plan, const vd_timeline *t);
 
 #endif
