@@ -1,0 +1,23 @@
+/* An open model, as the builders see it. */
+#ifndef VD_MODEL_MODEL_H
+#define VD_MODEL_MODEL_H
+
+#include "model/networks.h"
+#include "model/nn.h"
+#include "model/unet_blocks.h"
+
+typedef enum vd_component { VD_CLIP, VD_VAE, VD_UNET, VD_COMPONENTS } vd_component;
+
+struct vd_model {
+    vd_config config;
+    vd_unet_blocks blocks;
+    vd_store *stores[VD_COMPONENTS];
+    vd_weights *weights[VD_COMPONENTS];
+};
+
+/* Mid attention of the VAE, one head over the pixels of each image (6). */
+vd_value vd_vae_attention(vd_net *n, vd_name at, vd_value x);
+/* Epsilon of every norm of the VAE but those of the temporal halves (7.9). */
+extern const float vd_vae_eps;
+
+#endif
