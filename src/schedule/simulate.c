@@ -32,10 +32,10 @@ static void sort(double *values, int count) {
     qsort(values, (size_t)count, sizeof *values, by_value);
 }
 
-/* The smallest value that at least `share` of all values do not exceed. */
-static double nearest_rank(const double *sorted, int count, double share) {
+double vd_nearest_rank(double *values, int count, double share) {
+    sort(values, count);
     int rank = (int)ceil(share * count);
-    return sorted[rank < 1 ? 0 : rank - 1];
+    return values[rank < 1 ? 0 : rank - 1];
 }
 
 static bool finishes_sample(const vd_plan *plan, const vd_task *task) {
@@ -53,11 +53,14 @@ static void reduce_samples(const vd_plan *plan, vd_timeline *t) {
         t->admitted[s] = fmin(t->admitted[s], t->start[i]);
         t->finished[s] = fmax(t->finished[s], t->end[i]);
     }
+    vd_timeline_latency(plan, t);
+}
+
+void vd_timeline_latency(const vd_plan *plan, vd_timeline *t) {
     for (int s = 0; s < plan->samples; s++)
         t->sorted[s] = t->finished[s] - t->admitted[s];
-    sort(t->sorted, plan->samples);
-    t->latency_p50 = nearest_rank(t->sorted, plan->samples, 0.50);
-    t->latency_p95 = nearest_rank(t->sorted, plan->samples, 0.95);
+    t->latency_p50 = vd_nearest_rank(t->sorted, plan->samples, 0.50);
+    t->latency_p95 = vd_nearest_rank(t->sorted, plan->samples, 0.95);
 }
 
 static void reduce_results(const vd_plan *plan, vd_timeline *t, double begin) {

@@ -31,6 +31,10 @@ vd_code vd_simulate(const vd_plan *plan, const vd_costs *costs, vd_timeline *out
 /* For measured times: allocate, set start[] and end[] of every task, then reduce fills the rest. */
 vd_code vd_timeline_alloc(const vd_plan *plan, vd_timeline *t, vd_error *err);
 void vd_timeline_reduce(const vd_plan *plan, vd_timeline *t);
+/* The latency percentiles alone, from admitted[] and finished[] as the caller has set them. */
+void vd_timeline_latency(const vd_plan *plan, vd_timeline *t);
+/* Sorts `values` [count >= 1] and returns the smallest that at least `share` of them do not exceed. */
+double vd_nearest_rank(double *values, int count, double share);
 void vd_timeline_free(vd_timeline *t); /* zeroed timelines are fine */
 
 #endif

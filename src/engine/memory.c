@@ -1,0 +1,87 @@
+#include "engine/engine.h"
+#include "engine/stage.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* First number after `key` in a small text file of the kernel, times `unit`; 0 when it is not there. */
+static size_t read_kernel_number(const char *path, const char *key, size_t unit) {
+    char line[256];
+    unsigned long long value = 0;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return 0;
+    while (fgets(line, sizeof line, f))
+        if (strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), "%llu", &value) == 1)
+            break;
+    fclose(f);
+    return (size_t)value * unit;
+}
+
+static size_t smaller_known(size_t a, size_t b) {
+    if (a == 0 || b == 0)
+        return a + b;
+    return a < b ? a : b;
+}
+
+/* What may still be taken: the machine's, the control group's, whichever is less. */
+static size_t available_bytes(void) {
+    size_t machine = read_kernel_number("/proc/meminfo", "MemAvailable:", 1024);
+    size_t limit = read_kernel_number("/sys/fs/cgroup/memory.max", "", 1);
+    size_t used = read_kernel_number("/sys/fs/cgroup/memory.current", "", 1);
+    return smaller_known(machine, limit > used ? limit - used : 0);
+}
+
+static size_t resident_bytes(void) {
+    return read_kernel_number("/proc/self/status", "VmRSS:", 1024);
+}
+
+vd_memory_plan vd_memory_plan_of(const vdpp_engine *engine, const vd_run *run) {
+    vd_memory_plan m = {.weights = vd_cpu_group_weight_bytes(engine->group),
+                        .host = vd_run_host_bytes(run),
+                        .process = resident_bytes(),
+                        .available = available_bytes()};
+    for (int d = 0; d < run->plan->devices; d++)
+        m.devices += run->stages[d]->planned_bytes;
+    m.total = m.weights + m.devices + m.host + m.process;
+    return m;
+}
+
+vd_code vd_memory_check(const vd_memory_plan *m, const vd_run *run, vd_error *err) {
+    size_t needed = m->total - m->process;
+    if (m->available == 0 || needed <= m->available)
+        return VD_OK;
+    char need[32], have[32], advice[128];
+    const vd_run_shape *s = &run->shape;
+    size_t one = m->devices / (size_t)run->plan->devices, fixed = m->weights + m->host;
+    int fitting = m->available > fixed && one ? (int)((m->available - fixed) / one) : 0;
+    if (fitting >= 1)
+        snprintf(advice, sizeof advice, "--gpus %d would fit", fitting);
+    else if (s->decode_chunk > 1)
+        snprintf(advice, sizeof advice, "try --decode-chunk %d, or fewer frames or pixels", s->decode_chunk / 2);
+    else
+        snprintf(advice, sizeof advice, "try fewer frames or pixels, or --dtype bf16");
+    return vd_fail(err, VD_ERR_UNAVAILABLE,
+                   "%d x %d pixels, %d frames on %d devices need %s of memory and %s are free: %s (see --dry-run)",
+                   s->width, s->height, s->video.frames, run->plan->devices, vd_human_bytes(need, sizeof need, needed),
+                   vd_human_bytes(have, sizeof have, m->available), advice);
+}
+
+void vd_memory_print(const vd_memory_plan *m, const vd_run *run, vd_text *text) {
+    char a[32], b[32], c[32];
+    vd_text_add(text, "memory\n");
+    for (int d = 0; d < run->plan->devices; d++) {
+        const vd_stage *s = run->stages[d];
+        vd_text_add(text, "  %-8s %10s   activations and workspace %s, buffers %s\n", run->devices[d]->name,
+                    vd_human_bytes(a, sizeof a, s->planned_bytes), vd_human_bytes(b, sizeof b, s->arena_bytes),
+                    vd_human_bytes(c, sizeof c, s->planned_bytes - s->arena_bytes));
+    }
+    vd_text_add(text, "  %-8s %10s   one copy for all devices\n", "weights", vd_human_bytes(a, sizeof a, m->weights));
+    vd_text_add(text, "  %-8s %10s   staging and finished frames\n", "host", vd_human_bytes(a, sizeof a, m->host));
+    vd_text_add(text, "  %-8s %10s   program and libraries\n", "process", vd_human_bytes(a, sizeof a, m->process));
+    vd_text_add(text, "  %-8s %10s", "total", vd_human_bytes(a, sizeof a, m->total));
+    if (m->available)
+        vd_text_add(text, "   of %s", vd_human_bytes(b, sizeof b, m->available + m->process));
+    vd_text_add(text, "\n");
+}
