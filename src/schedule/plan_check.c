@@ -174,13 +174,13 @@ int vd_plan_sort(const vd_plan *plan, int *sorted, int *next, bool *done) {
 }
 
 static vd_code check_circles(const vd_plan *p, int *sorted, int *next, bool *done, vd_error *err) {
+    int d = 0;
     if (vd_plan_sort(p, sorted, next, done) == p->task_count)
         return VD_OK;
-    for (int d = 0; d < p->devices; d++)
-        if (next[d] < p->order_start[d + 1])
-            return BROKEN(err, "devices wait for each other in a circle; device %d never gets to task %d", d,
-                          p->order[next[d]]);
-    return BROKEN(err, "devices wait for each other in a circle");
+    while (next[d] == p->order_start[d + 1]) /* some device has not reached its end */
+        d++;
+    return BROKEN(err, "devices wait for each other in a circle; device %d never gets to task %d", d,
+                  p->order[next[d]]);
 }
 
 vd_code vd_plan_check(const vd_plan *plan, vd_error *err) {

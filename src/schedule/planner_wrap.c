@@ -19,21 +19,22 @@
 /* Sums of the same costs differ in their last bits; this much of a step is no difference. */
 static const double slack = 1e-6;
 
-/* First unit of the longest tail of a sample that costs at most `room`; steps + 2 when no tail is worth a cut, 0 when
- * no head is. */
+/* First unit of the longest tail of a sample that costs at most `room`; steps + 2 when no tail is worth a
+ * cut, 0 when no head is. */
 static int tail_begin(const vd_plan_request *r, double room) {
     int units = r->steps + 2;
     double decode = vd_units_cost(r, units - 1, units);
-    room += slack * r->costs.step;
+    double nothing = slack * r->costs.step;
+    room += nothing;
     if (vd_units_cost(r, 0, units) <= room)
         return 0;
     if (decode > room)
         return units;
     double fit = floor((room - decode) / r->costs.step);
     int begin = units - 1 - (fit < r->steps ? (int)fit : r->steps);
-    if (vd_units_cost(r, begin, units) == 0)
+    if (vd_units_cost(r, begin, units) <= nothing)
         return units;
-    return vd_units_cost(r, 0, begin) > 0 ? begin : 0;
+    return vd_units_cost(r, 0, begin) > nothing ? begin : 0;
 }
 
 /* Lays the line with `length` per device: sample s has units [cut[s], steps + 2) on device home[s], and those

@@ -24,10 +24,10 @@ static inline int draw_int(uint64_t *seed, int low, int high) {
     return low + (int)(draw(seed) % (uint32_t)(high - low + 1));
 }
 
-/* Nothing, whole numbers, or anything up to 8 step-times. */
+/* Nothing, next to nothing, whole numbers, or anything up to 8 step-times. */
 static inline double draw_cost(uint64_t *seed) {
-    int kind = draw_int(seed, 0, 2);
-    return kind == 0 ? 0 : kind == 1 ? draw_int(seed, 1, 8) : draw(seed) % 8000 / 1000.0;
+    int kind = draw_int(seed, 0, 6);
+    return kind < 2 ? 0 : kind == 2 ? 1e-9 : kind < 5 ? draw_int(seed, 1, 8) : draw(seed) % 8000 / 1000.0;
 }
 
 /* `split` [MAX_DEVICES] is filled and used in a third of the requests. */

@@ -257,7 +257,8 @@ static void check_wrap(const vd_plan_request *r, const vd_plan *plan, const vd_t
     double late = plan->handoff_count > 0 ? whole + h : 0;
     assert_true(t->makespan >= fmax(whole, even) * (1 - 1e-9));
     assert_true(t->makespan <= fmax(length, late) * (1 + 1e-9) + 2e-6 * r->costs.step);
-    if (r->samples % r->devices == 0 || r->samples < r->devices)
+    if (r->samples % r->devices == 0 ||
+        r->samples < r->devices) /* whole samples fill the devices: no cut is worth it */
         assert_int_equal(plan->handoff_count, 0);
 }
 
