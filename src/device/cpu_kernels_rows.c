@@ -212,25 +212,33 @@ static void join(const column_sums *s, int64_t before, int64_t rows, int64_t c, 
     }
 }
 
-/* c <= TILE */
+/* Sums a block around the means so far. */
+VD_INLINE void block_sums(vd_dtype t, const char *x, size_t pitch, int64_t rows, int64_t c,
+                          const double *mean, column_sums *s) {
+    int64_t r = 0;
+    for (int64_t j = 0; j < c; j++)
+        s->shift[j] = (float)mean[j];
+    memset(s->sum, 0, sizeof s->sum);
+    memset(s->squares, 0, sizeof s->squares);
+    for (; r + STEP <= rows; r += STEP)
+        add_rows(t, x + (size_t)r * pitch, pitch, STEP, c, s);
+    for (; r < rows; r++)
+        add_rows(t, x + (size_t)r * pitch, pitch, 1, c, s);
+}
+
+/* c <= TILE. The first block is gone over twice: its own mean is the first shift. */
 VD_INLINE void tile_stats(vd_dtype t, vd_cells x, int64_t rows, int64_t c, double *mean, double *m2) {
     size_t pitch = (size_t)x.pitch * vd_float_bytes(t);
+    int64_t first = rows < BLOCK ? rows : BLOCK;
     column_sums s = {0};
-    for (int64_t j = 0; j < c; j++) {
-        mean[j] = vd_load_part(x.data, t, j, 1)[0];
-        m2[j] = 0;
-    }
+    memset(mean, 0, (size_t)c * sizeof *mean);
+    memset(m2, 0, (size_t)c * sizeof *m2);
+    block_sums(t, x.data, pitch, first, c, mean, &s);
+    for (int64_t j = 0; j < c; j++)
+        mean[j] = s.sum[j] / (double)first;
     for (int64_t r = 0; r < rows; r += BLOCK) {
-        int64_t block = rows - r < BLOCK ? rows - r : BLOCK, i = 0;
-        const char *at_block = row_of(x, t, r);
-        for (int64_t j = 0; j < c; j++)
-            s.shift[j] = (float)mean[j];
-        memset(s.sum, 0, sizeof s.sum);
-        memset(s.squares, 0, sizeof s.squares);
-        for (; i + STEP <= block; i += STEP)
-            add_rows(t, at_block + (size_t)i * pitch, pitch, STEP, c, &s);
-        for (; i < block; i++)
-            add_rows(t, at_block + (size_t)i * pitch, pitch, 1, c, &s);
+        int64_t block = rows - r < BLOCK ? rows - r : BLOCK;
+        block_sums(t, row_of(x, t, r), pitch, block, c, mean, &s);
         join(&s, r, block, c, mean, m2);
     }
 }
