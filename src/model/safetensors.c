@@ -11,6 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 struct vd_safetensors {
     int fd;
     char *path;
@@ -91,23 +95,26 @@ const vd_st_tensor *vd_safetensors_find(const vd_safetensors *file, const char *
                    compare_name);
 }
 
-/* Without branches so that the compiler vectorises it; exact, subnormals by an fp32 subtraction of normal
- * numbers. */
+#ifdef __x86_64__
+/* The instruction converts subnormals whatever the thread's flush mode is. Returns how many were converted.
+ */
+__attribute__((target("avx,f16c"))) static size_t widen_f16_eights(const uint16_t *in, float *out,
+                                                                   size_t count) {
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(in + i))));
+    return i;
+}
+#endif
+
 static void widen_f16(const uint16_t *in, float *out, size_t count) {
-    const uint32_t smallest = 113u << 23; /* 2^-14, the exponent that a half's subnormals share */
-    float base;
-    memcpy(&base, &smallest, sizeof base);
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits = (in[i] & 0x7fffu) << 13, exponent = bits & 0x0f800000u;
-        uint32_t rebias = exponent == 0x0f800000u ? 224u << 23 : 112u << 23;
-        uint32_t normal = bits + rebias, with_base = bits + smallest, small;
-        float f;
-        memcpy(&f, &with_base, sizeof f);
-        f -= base;
-        memcpy(&small, &f, sizeof small);
-        normal = (exponent ? normal : small) | (in[i] & 0x8000u) << 16;
-        memcpy(&out[i], &normal, sizeof normal);
-    }
+    size_t done = 0;
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2")) /* clang cannot ask for f16c, which every such CPU has */
+        done = widen_f16_eights(in, out, count);
+#endif
+    for (; done < count; done++)
+        out[done] = vd_f16_to_f32(in[done]);
 }
 
 static void widen_bf16(const uint16_t *in, float *out, size_t count) {
