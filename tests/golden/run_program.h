@@ -2,25 +2,12 @@
 #ifndef VD_TESTS_RUN_PROGRAM_H
 #define VD_TESTS_RUN_PROGRAM_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "must.h"
 
 #include "base/thread.h"
 #include "device/device.h"
 
 #include <stdlib.h>
-
-#define must(call)                                                                                           \
-    do {                                                                                                     \
-        vd_error must_error_ = {0};                                                                          \
-        vd_error *err = &must_error_;                                                                        \
-        if ((call) != VD_OK)                                                                                 \
-            fail_msg("%s: %s", #call, err->message);                                                         \
-    } while (0)
 
 typedef struct machine {
     vd_cpu_group *group;

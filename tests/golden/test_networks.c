@@ -225,7 +225,7 @@ static void check_forward(fixture *f, int which, vd_dtype dtype, double limit) {
                              {"unet_out", v},
                              {0}});
     assert_int_equal(step, STEP + 1);
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "v.%d", which);
     compare(f, name, v, external_count(p, "unet_out"), limit, dtype);
     print_message("      arena %zu bytes, %d operations, %.2f GFLOP\n", p->arena_bytes, p->op_count,
