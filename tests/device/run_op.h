@@ -34,7 +34,7 @@
 #define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
 #endif
 
-enum { OP_MAX_VALUES = 8, OP_MAX_CONSTANTS = 1024, OP_GUARD = 256, OP_GUARD_BYTE = 0xA5 };
+enum { OP_MAX_VALUES = 8, OP_MAX_CONSTANTS = 4096, OP_GUARD = 256, OP_GUARD_BYTE = 0xA5 };
 
 /* A random constant: offset + scale * op_uniform(seed, i). The first member is what operations take. */
 typedef struct op_constant {
@@ -72,6 +72,12 @@ static inline void op_env_open(op_env *env) {
     memset(env, 0, sizeof *env);
     op_must(vd_cpu_library_open(&env->library, err));
     op_must(vd_cpu_worker_open(env->library, &env->worker, err));
+}
+
+/* The library multiplies bf16 on this machine, fast or not (the same question that oneDNN asks, and its own
+ * limit). */
+static inline bool op_has_bf16_products(void) {
+    return __builtin_cpu_supports("avx512bf16") && !getenv("DNNL_MAX_CPU_ISA");
 }
 
 static inline void op_env_close(op_env *env) {

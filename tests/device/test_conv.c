@@ -1,4 +1,5 @@
 /* Convolutions of the CPU backend against float64 loops over the rounded inputs and weights. */
+#include "device/cpu_library.h"
 #include "device/run_op.h"
 
 #include <stdio.h>
@@ -316,9 +317,10 @@ static void run_case(op_env *env, const conv_case *q, vd_dtype dtype, vd_dtype r
     op_end(&t);
 }
 
-static void test_conv(vd_dtype dtype) {
+static void test_conv(vd_dtype dtype, bool bf16_products) {
     op_env env;
     op_env_open(&env);
+    env.library->fast_bf16 = bf16_products;
     for (int i = 0; i < CASES; i++)
         run_case(&env, &cases[i], dtype, dtype);
     if (dtype != VD_F32)
@@ -329,21 +331,29 @@ static void test_conv(vd_dtype dtype) {
 
 static void test_fp32(void **state) {
     (void)state;
-    test_conv(VD_F32);
+    test_conv(VD_F32, false);
 }
 
 static void test_fp16(void **state) {
     (void)state;
-    test_conv(VD_F16);
+    test_conv(VD_F16, false);
 }
 
 static void test_bf16(void **state) {
     (void)state;
-    test_conv(VD_BF16);
+    test_conv(VD_BF16, false);
+}
+
+/* Products of bf16 numbers, which this machine may have without preferring them. */
+static void test_bf16_products(void **state) {
+    (void)state;
+    if (!op_has_bf16_products())
+        skip();
+    test_conv(VD_BF16, true);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_fp32), cmocka_unit_test(test_fp16),
-                                       cmocka_unit_test(test_bf16)};
+                                       cmocka_unit_test(test_bf16), cmocka_unit_test(test_bf16_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* Feed-forward layers of the CPU backend against float64 loops over the rounded inputs and weights. */
+#include "device/cpu_library.h"
 #include "device/run_op.h"
 
 enum { NO_MIX, OTHER_MIX };
@@ -110,9 +111,10 @@ static void run_case(op_env *env, const ff_case *q, vd_dtype dtype) {
     op_end(&t);
 }
 
-static void test_feed_forward(vd_dtype dtype) {
+static void test_feed_forward(vd_dtype dtype, bool bf16_products) {
     op_env env;
     op_env_open(&env);
+    env.library->fast_bf16 = bf16_products;
     for (int i = 0; i < CASES; i++)
         run_case(&env, &cases[i], dtype);
     op_env_close(&env);
@@ -120,21 +122,29 @@ static void test_feed_forward(vd_dtype dtype) {
 
 static void test_fp32(void **state) {
     (void)state;
-    test_feed_forward(VD_F32);
+    test_feed_forward(VD_F32, false);
 }
 
 static void test_fp16(void **state) {
     (void)state;
-    test_feed_forward(VD_F16);
+    test_feed_forward(VD_F16, false);
 }
 
 static void test_bf16(void **state) {
     (void)state;
-    test_feed_forward(VD_BF16);
+    test_feed_forward(VD_BF16, false);
+}
+
+/* Products of bf16 numbers, which this machine may have without preferring them. */
+static void test_bf16_products(void **state) {
+    (void)state;
+    if (!op_has_bf16_products())
+        skip();
+    test_feed_forward(VD_BF16, true);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_fp32), cmocka_unit_test(test_fp16),
-                                       cmocka_unit_test(test_bf16)};
+                                       cmocka_unit_test(test_bf16), cmocka_unit_test(test_bf16_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
