@@ -1,0 +1,14 @@
+/* One function per command; each returns the exit code. */
+#ifndef VD_APP_COMMANDS_H
+#define VD_APP_COMMANDS_H
+
+#include "app/options.h"
+
+/* Makes videos. `arguments` is the whole command line, for the report. */
+vd_code vd_generate_command(const vd_options *options, int argument_count, char *const *arguments,
+                            vd_error *err);
+
+/* Prints the plan of a run. */
+vd_code vd_plan_command(const vd_options *options, FILE *out, vd_error *err);
+
+#endif

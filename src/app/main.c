@@ -1,0 +1,60 @@
+#include "app/commands.h"
+#include "app/version.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Closed standard files are held by something harmless, so that no output gets their numbers; writing to such
+ * a stdout still fails. */
+static void hold_standard_files(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDONLY) < 0)
+            _Exit(VD_ERR_IO);
+}
+
+static vd_code run_command(vd_options *options, unsigned where, int argc, char **argv, vd_error *err) {
+    if (options->help) {
+        vd_options_print_help(stdout);
+        return VD_OK;
+    }
+    if (options->version) {
+        printf("vdpp %s (commit %s, %s)\n", VDPP_VERSION, vd_build_commit, vd_build_description);
+        return VD_OK;
+    }
+    return where == VD_IN_PLAN ? vd_plan_command(options, stdout, err)
+                               : vd_generate_command(options, argc, argv, err);
+}
+
+/* Everything printed has arrived, or the exit code says that it has not. */
+static vd_code flush_output(vd_code code, vd_error *err) {
+    int written = fflush(stdout);
+    if ((written != 0 || ferror(stdout)) && code == VD_OK)
+        return vd_fail(err, VD_ERR_IO, "cannot write to standard output: %m");
+    return code;
+}
+
+int main(int argc, char **argv) {
+    vd_options options;
+    vd_error err = {0};
+    hold_standard_files();
+    signal(SIGPIPE, SIG_IGN); /* writing then fails with an error that is reported */
+    signal(SIGXFSZ, SIG_IGN);
+    bool named = argc > 1 && argv[1][0] != '-', plan = named && strcmp(argv[1], "plan") == 0;
+    unsigned where = plan ? VD_IN_PLAN : VD_IN_RUN;
+    vd_options_init(&options);
+    vd_code code =
+        named && !plan
+            ? vd_fail(&err, VD_ERR_USAGE,
+                      "unknown command '%.60s'; there is 'plan', and images are given with -i", argv[1])
+            : vd_options_parse(&options, where, argc - 1 - plan, argv + 1 + plan, getenv, &err);
+    if (code == VD_OK)
+        code = run_command(&options, where, argc, argv, &err);
+    code = flush_output(code, &err);
+    if (code != VD_OK && err.message[0])
+        fprintf(stderr, "vdpp: %s\n", err.message);
+    vd_options_free(&options);
+    return (int)code;
+}
