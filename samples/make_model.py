@@ -16,7 +16,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 SEED = 20260
 EMBEDDING = 64  # width of the image embedding
-SUGGESTED = {"width": 128, "height": 128, "frames": 14, "steps": 25, "fps": 7, "motion": 127, "noise_aug": 0.02,
+SUGGESTED = {"width": 96, "height": 96, "frames": 8, "steps": 25, "fps": 7, "motion": 127, "noise_aug": 0.02,
              "guidance_min": 1.0, "guidance_max": 2.0}
 
 
@@ -26,13 +26,13 @@ def unet():
         down_block_types=("DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal"),
         up_block_types=("CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
         layers_per_block=1, num_attention_heads=(2, 3), cross_attention_dim=EMBEDDING, addition_time_embed_dim=32,
-        projection_class_embeddings_input_dim=96, num_frames=SUGGESTED["frames"], sample_size=32)
+        projection_class_embeddings_input_dim=96, num_frames=SUGGESTED["frames"], sample_size=24)
 
 
 def vae():
     return AutoencoderKLTemporalDecoder(
         block_out_channels=(64, 64, 64), down_block_types=("DownEncoderBlock2D",) * 3, layers_per_block=1,
-        latent_channels=4, scaling_factor=0.5, sample_size=128)
+        latent_channels=4, scaling_factor=0.5, sample_size=96)
 
 
 def image_encoder():

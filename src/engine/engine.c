@@ -415,12 +415,20 @@ int vdpp_run(vdpp_engine *e, const vdpp_sample *samples, int count, vdpp_report 
     return code == VD_OK ? 0 : give(&err, error);
 }
 
+/* Work of each part in multiply-adds times two, as the programs count it. */
+static void describe_work(const vd_run *run, vd_text *text) {
+    double step = vd_program_flops(run->programs[VD_ROLE_STEP]) * 1e-9;
+    vd_text_add(text, "work per sample: encode %.3g, step %.3g, decode %.3g GFLOP\n", run->costs.encode * step, step,
+                run->costs.decode * step);
+}
+
 static vd_code describe_run(call *c, int first, int count, const vd_run_shape *s, vd_text *text, vd_error *err) {
     vd_run *run = NULL;
     VD_TRY(open_run(c, first, count, s, &run, err));
     vd_text_add(text, "samples %d to %d: %d x %d pixels, %d frames, %d steps%s%s, mode %s\n", first, first + count - 1,
                 s->width, s->height, s->video.frames, s->video.steps, s->video.guided ? ", guided" : "",
                 s->latents_only ? ", latents only" : "", vd_mode_name(run->plan->mode));
+    describe_work(run, text);
     vd_timeline t;
     vd_code code = vd_simulate(run->plan, &run->costs, &t, err);
     if (code == VD_OK) {
