@@ -17,10 +17,10 @@
  *     vdpp_report_free(report);
  *     vdpp_close(engine);
  *
- * Functions return 0 or one of the exit codes of the command line (64 usage, 65 bad data, 66 missing input, 69 no such
- * device or too little memory, 70 internal, 73 cannot create, 74 I/O, 75 work left) and fill the error. No globals; an
- * engine is used by one thread at a time, except vdpp_stop. Strings passed in must outlive the call (options: the
- * engine; job and sample: the run). */
+ * Functions return 0 or one of the exit codes of the command line (64 usage, 65 bad data, 66 missing
+ * input, 69 no such device or too little memory, 70 internal, 73 cannot create, 74 I/O, 75 work left) and
+ * fill the error. No globals; an engine is used by one thread at a time, except vdpp_stop. Strings passed
+ * in must outlive the call (options: the engine; job and sample: the run). */
 #ifndef VDPP_H
 #define VDPP_H
 
@@ -53,7 +53,7 @@ typedef struct vdpp_device_progress {
     const char *name;
     int sample;     /* -1: nothing yet or nothing left */
     char task;      /* 'e' encode, 's' steps, 'd' decode, ' ' idle */
-    int step, last; /* steps finished of this sample, counted from 0, and where this device's share ends; 's' only */
+    int step, last; /* steps finished of this sample; where this device's share ends; 's' only */
 } vdpp_device_progress;
 
 typedef struct vdpp_progress {
@@ -62,7 +62,7 @@ typedef struct vdpp_progress {
     double elapsed_s;
     int device_count;
     const vdpp_device_progress *devices;
-    int finished_sample;       /* index of the sample that has just ended, -1 when only time passed */
+    int finished_sample; /* index of the sample that has just ended, -1 when only time passed */
 } vdpp_progress;
 
 typedef struct vdpp_options {
@@ -71,51 +71,51 @@ typedef struct vdpp_options {
     const char *dtype;          /* "fp32", "fp16", "bf16"; NULL: fp32 on the CPU */
     const char *const *devices; /* "cpu:0", ...; distinct devices in the order of the schedule */
     int device_count;
-    const char *mode;           /* "pipeline" (default), "data", "wrap", "auto" */
-    const char *goal;           /* for auto: "makespan" (default), "latency", "cadence" */
-    const int *split;           /* steps per device for "pipeline"; NULL: by cost */
+    const char *mode; /* "pipeline" (default), "data", "wrap", "auto" */
+    const char *goal; /* for auto: "makespan" (default), "latency", "cadence" */
+    const int *split; /* steps per device for "pipeline"; NULL: by cost */
     int split_count;
-    const char *formats;        /* "mp4,gif,png,latents,null"; NULL: the build's first */
-    const char *dump;           /* folder for intermediate tensors; NULL: none */
+    const char *formats; /* "mp4,gif,png,latents,null"; NULL: the build's first */
+    const char *dump;    /* folder for intermediate tensors; NULL: none */
     int overwrite;
-    double stall_timeout_s;     /* a run without any progress for so long ends with 75; 600 by default, <= 0: never */
-    const char *inject;         /* tests: "DEVICE:KIND:K", see device.h; NULL */
-    void (*log)(void *user, int level, const char *line);                  /* from any thread */
-    void (*progress)(void *user, const vdpp_progress *progress);           /* from the thread in vdpp_run */
+    double stall_timeout_s; /* without progress for so long a run ends with 75; 600; <= 0: never */
+    const char *inject;     /* tests: "DEVICE:KIND:K", see device.h; NULL */
+    void (*log)(void *user, int level, const char *line);        /* from any thread */
+    void (*progress)(void *user, const vdpp_progress *progress); /* from the thread in vdpp_run */
     int log_level;
     void *user;
 } vdpp_options;
 
 /* One input image and its settings. Zero or NULL means the default named. */
 typedef struct vdpp_job {
-    size_t size;              /* of this struct; set by vdpp_job_init */
-    const char *image;        /* PNG or JPEG; NULL with latents_only */
-    int width, height;        /* pixels; the model's suggestion, else 1024 x 576 */
-    int frames, steps;        /* the model's, 25 */
-    double fps;               /* 7; the model is told fps - 1 */
-    double out_fps;           /* played frames per second; fps */
-    int motion;               /* motion bucket id, 127; -1: 0 */
-    double noise_aug;         /* 0.02; negative: 0 */
+    size_t size;                       /* of this struct; set by vdpp_job_init */
+    const char *image;                 /* PNG or JPEG; NULL with latents_only */
+    int width, height;                 /* pixels; the model's suggestion, else 1024 x 576 */
+    int frames, steps;                 /* the model's, 25 */
+    double fps;                        /* 7; the model is told fps - 1 */
+    double out_fps;                    /* played frames per second; fps */
+    int motion;                        /* motion bucket id, 127; -1: 0 */
+    double noise_aug;                  /* 0.02; negative: 0 */
     double guidance_min, guidance_max; /* 1 and 3; no guidance when max <= 1 */
-    int decode_chunk;         /* frames decoded at once; all */
-    const char *fit;          /* "crop" (default), "stretch", "pad" */
-    int latents_only;         /* no image, no decoding: conditioning is drawn from the seed */
+    int decode_chunk;                  /* frames decoded at once; all */
+    const char *fit;                   /* "crop" (default), "stretch", "pad" */
+    int latents_only;                  /* no image, no decoding: conditioning is drawn from the seed */
 } vdpp_job;
 
 typedef struct vdpp_sample {
     const vdpp_job *job;
     uint64_t seed;
-    const char *output;       /* path without extension */
+    const char *output; /* path without extension */
 } vdpp_sample;
 
 typedef struct vdpp_sample_result {
-    int code;                 /* 0: made */
+    int code; /* 0: made */
     char error[768];
     uint64_t latents_hash;
     int file_count;
-    char **files;             /* as written */
+    char **files; /* as written */
     int device_count;
-    int *devices;             /* indices, in the order the sample visited them */
+    int *devices;                                /* indices, in the order the sample visited them */
     double admitted_s, first_step_s, finished_s; /* since the run began */
 } vdpp_sample_result;
 
@@ -126,19 +126,21 @@ typedef struct vdpp_device_result {
 } vdpp_device_result;
 
 typedef struct vdpp_report {
-    const char *mode;          /* as run; never auto */
-    char reason[256];          /* why auto chose it */
+    const char *mode; /* as run; never auto */
+    char reason[256]; /* why auto chose it */
     char dtype[8], model[1024], machine[256];
     int sample_count, made, failed;
     vdpp_sample_result *samples;
     int device_count;
     vdpp_device_result *devices;
-    uint64_t weight_bytes, host_planned_bytes, planned_bytes; /* shared weights; buffers of the host; everything */
+    uint64_t weight_bytes, host_planned_bytes,
+        planned_bytes; /* shared weights; buffers of the host; everything */
     /* Seconds; each under its own name (design.md section 4). */
-    double load_s, warmup_s, wall_s, first_sample_s, steady_interval_s, throughput_sps, latency_p50_s, latency_p95_s;
+    double load_s, warmup_s, wall_s, first_sample_s, steady_interval_s, throughput_sps, latency_p50_s,
+        latency_p95_s;
     double fill_s, drain_s, bubble_share, step_median_s;
-    double simulated_wall_s;   /* the same plan with the measured costs */
-    char better_mode[16];      /* "" or the mode that would have been faster, with its simulated wall clock */
+    double simulated_wall_s; /* the same plan with the measured costs */
+    char better_mode[16];    /* "" or the mode that would have been faster, with its simulated wall clock */
     double better_wall_s;
 } vdpp_report;
 
@@ -151,15 +153,18 @@ VDPP_API void vdpp_close(vdpp_engine *engine); /* NULL is fine */
 /* Fills every default of `job` from the model and checks it; what vdpp_run does first with each job. */
 VDPP_API int vdpp_job_resolve(const vdpp_engine *engine, vdpp_job *job, vdpp_error *error);
 
-/* Makes all samples. `*report` is filled also when some failed (code 1) or the run was stopped (75); free it with
- * vdpp_report_free. NULL when nothing was run. */
-VDPP_API int vdpp_run(vdpp_engine *engine, const vdpp_sample *samples, int count, vdpp_report **report, vdpp_error *error);
+/* Makes all samples. `*report` is filled also when some failed (code 1) or the run was stopped (75); free
+ * it with vdpp_report_free. NULL when nothing was run. */
+VDPP_API int vdpp_run(vdpp_engine *engine, const vdpp_sample *samples, int count, vdpp_report **report,
+                      vdpp_error *error);
 VDPP_API void vdpp_report_free(vdpp_report *report);
 
 /* The plan of memory and schedule of such a run as text, without running it (malloc'ed). */
-VDPP_API int vdpp_describe(vdpp_engine *engine, const vdpp_sample *samples, int count, char **text, vdpp_error *error);
+VDPP_API int vdpp_describe(vdpp_engine *engine, const vdpp_sample *samples, int count, char **text,
+                           vdpp_error *error);
 
-/* From any thread or a signal handler: what is in flight is finished, nothing new begins, vdpp_run returns 75. */
+/* From any thread or a signal handler: what is in flight is finished, nothing new begins, vdpp_run returns
+ * 75. */
 VDPP_API void vdpp_stop(vdpp_engine *engine);
 
 #ifdef __cplusplus

@@ -21,8 +21,8 @@ typedef struct vd_product_spec {
     int64_t in,
         out; /* vd_dtype: VD_F32, or VD_BF16 where vd_library_compute_type says so; weights are as `in` */
     int64_t bias, add; /* + bias; dst += instead of dst = */
-    const vd_product
-        *like; /* takes the weights as this one has packed them; NULL: the best for this one alone */
+    /* takes the weights as this one has packed them; NULL: the best for this one alone */
+    const vd_product *like;
 } vd_product_spec;
 
 typedef struct vd_product_list {

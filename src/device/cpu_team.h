@@ -1,5 +1,5 @@
-/* Sharing a list of independent items among whichever threads ask for it at the same time: all stages load the same
- * programs, and with one address space the work need be done only once. */
+/* Sharing a list of independent items among whichever threads ask for it at the same time: all stages load
+ * the same programs, and with one address space the work need be done only once. */
 #ifndef VD_DEVICE_CPU_TEAM_H
 #define VD_DEVICE_CPU_TEAM_H
 
@@ -19,9 +19,9 @@ typedef struct vd_cpu_team {
 void vd_cpu_team_init(vd_cpu_team *t);
 void vd_cpu_team_destroy(vd_cpu_team *t);
 
-/* Takes items until none is left, then waits until all are finished by whoever took them. Every caller gets the same
- * result; later callers return at once. After a failure the remaining items are skipped. */
-vd_code vd_cpu_team_work(vd_cpu_team *t, int items, vd_code (*item)(void *context, int i, vd_error *err), void *context,
-                         vd_error *err);
+/* Takes items until none is left, then waits until all are finished by whoever took them. Every caller
+ * gets the same result; later callers return at once. After a failure the remaining items are skipped. */
+vd_code vd_cpu_team_work(vd_cpu_team *t, int items, vd_code (*item)(void *context, int i, vd_error *err),
+                         void *context, vd_error *err);
 
 #endif

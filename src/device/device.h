@@ -1,7 +1,7 @@
-/* Devices: memory, streams, events, copies, and programs. One table of functions per backend; whoever calls never asks
- * which it is. The rules are CUDA's, also on the CPU: work is enqueued from one host thread per stream and runs
- * asynchronously in order; only events order streams against each other; waiting for an event that nobody has recorded
- * yet is a no-op, so the order is record, publish, wait. */
+/* Devices: memory, streams, events, copies, and programs. One table of functions per backend; whoever
+ * calls never asks which it is. The rules are CUDA's, also on the CPU: work is enqueued from one host
+ * thread per stream and runs asynchronously in order; only events order streams against each other;
+ * waiting for an event that nobody has recorded yet is a no-op, so the order is record, publish, wait. */
 #ifndef VD_DEVICE_DEVICE_H
 #define VD_DEVICE_DEVICE_H
 
@@ -17,10 +17,11 @@ typedef struct vd_event vd_event;
 typedef struct vd_compiled vd_compiled;
 typedef struct vd_exec vd_exec;
 
-/* Where failures on a stream are collected: one per sample in flight. The first failure wins; launches and copies that
- * name a failed word are skipped, so a broken sample drains through the schedule without harming others. */
+/* Where failures on a stream are collected: one per sample in flight. The first failure wins; launches and
+ * copies that name a failed word are skipped, so a broken sample drains through the schedule without
+ * harming others. */
 typedef struct vd_fault {
-    _Atomic int state;   /* 0: well; 1: being written; 2: failed, `error` is readable */
+    _Atomic int state; /* 0: well; 1: being written; 2: failed, `error` is readable */
     vd_error error;
 } vd_fault;
 
@@ -37,7 +38,8 @@ typedef struct vd_binding {
 
 typedef struct vd_device_table {
     void (*close)(vd_device *d); /* after everything opened on it */
-    /* The device is lost: its streams drop what is enqueued as soon as they can, so that closing them cannot hang. */
+    /* The device is lost: its streams drop what is enqueued as soon as they can, so that closing them
+     * cannot hang. */
     void (*abandon)(vd_device *d);
 
     vd_code (*allocate)(vd_device *d, size_t bytes, void **memory, vd_error *err); /* zeroed on the CPU */
@@ -45,30 +47,32 @@ typedef struct vd_device_table {
 
     vd_code (*stream_open)(vd_device *d, const char *name, vd_stream **out, vd_error *err);
     void (*stream_close)(vd_stream *s); /* waits for what is enqueued */
-    vd_code (*stream_drain)(vd_stream *s, vd_error *err); /* the host waits until all is done; not in the loop */
+    vd_code (*stream_drain)(vd_stream *s,
+                            vd_error *err); /* the host waits until all is done; not in the loop */
 
     vd_code (*event_open)(vd_device *d, vd_event **out, vd_error *err);
     void (*event_close)(vd_event *e);
     vd_code (*record)(vd_stream *s, vd_event *e, vd_error *err);
-    vd_code (*wait)(vd_stream *s, vd_event *e, vd_error *err); /* e may belong to any device of the same backend */
+    vd_code (*wait)(vd_stream *s, vd_event *e,
+                    vd_error *err); /* e may belong to any device of the same backend */
 
-    vd_code (*copy)(vd_stream *s, vd_copy_kind kind, void *to, const void *from, size_t bytes, vd_fault *fault,
-                    vd_error *err);
-    vd_code (*copy_peer)(vd_stream *s, vd_device *to_device, void *to, const void *from, size_t bytes, vd_fault *fault,
-                         vd_error *err);
+    vd_code (*copy)(vd_stream *s, vd_copy_kind kind, void *to, const void *from, size_t bytes,
+                    vd_fault *fault, vd_error *err);
+    vd_code (*copy_peer)(vd_stream *s, vd_device *to_device, void *to, const void *from, size_t bytes,
+                         vd_fault *fault, vd_error *err);
     /* Runs `call(argument)` when the stream gets there; it must be short and must not use the device. */
     vd_code (*notify)(vd_stream *s, void (*call)(void *argument), void *argument, vd_error *err);
 
-    /* Compiling the same program again, on any device that shares plans, gives the same object. Threads that compile or
-     * load the same program at the same time share the work. Open and close compiled programs in
-     * pairs, and before the program is freed. */
+    /* Compiling the same program again, on any device that shares plans, gives the same object. Threads
+     * that compile or load the same program at the same time share the work. Open and close compiled
+     * programs in pairs, and before the program is freed. */
     vd_code (*compile)(vd_device *d, const vd_program *p, vd_compiled **out, vd_error *err);
     void (*compiled_close)(vd_device *d, vd_compiled *c);
     vd_code (*load)(vd_device *d, vd_compiled *c, vd_error *err);
-    /* Every external must be bound; `arena` has vd_compiled_arena bytes and is shared by whatever else runs on the same
-     * stream. */
-    vd_code (*exec_open)(vd_device *d, vd_compiled *c, void *arena, const vd_binding *bindings, int count, vd_exec **out,
-                         vd_error *err);
+    /* Every external must be bound; `arena` has vd_compiled_arena bytes and is shared by whatever else
+     * runs on the same stream. */
+    vd_code (*exec_open)(vd_device *d, vd_compiled *c, void *arena, const vd_binding *bindings, int count,
+                         vd_exec **out, vd_error *err);
     void (*exec_close)(vd_device *d, vd_exec *x);
     vd_code (*launch)(vd_stream *s, vd_exec *x, vd_fault *fault, vd_error *err);
 } vd_device_table;
@@ -90,8 +94,8 @@ struct vd_event {
     _Atomic double seconds;     /* vd_now() of the last completion */
 };
 
-/* A program made ready for a backend: kernels chosen, sizes known, weights not yet loaded. Shared by all devices that
- * run it and immutable after vd_load. */
+/* A program made ready for a backend: kernels chosen, sizes known, weights not yet loaded. Shared by all
+ * devices that run it and immutable after vd_load. */
 struct vd_compiled {
     const vd_program *program;
     size_t workspace_bytes; /* scratch that any of its operations needs */
@@ -102,7 +106,8 @@ static inline size_t vd_compiled_arena(const vd_compiled *c) {
     return c->program->arena_bytes + c->workspace_bytes;
 }
 
-/* All virtual CPU devices of a process come from one group: they share plans and one copy of the weights. */
+/* All virtual CPU devices of a process come from one group: they share plans and one copy of the
+ * weights. */
 typedef struct vd_cpu_group vd_cpu_group;
 vd_code vd_cpu_group_open(const vd_log *log, vd_cpu_group **out, vd_error *err);
 void vd_cpu_group_close(vd_cpu_group *g); /* after its devices */
@@ -110,14 +115,15 @@ void vd_cpu_group_close(vd_cpu_group *g); /* after its devices */
 vd_code vd_cpu_device_open(vd_cpu_group *g, int index, int cpu, vd_device **out, vd_error *err);
 /* Bytes of all constants of the programs compiled so far, as they will be held in memory. */
 size_t vd_cpu_group_weight_bytes(const vd_cpu_group *g);
-/* One line per convolution or product compiled so far: "label: kernel name". For the test that refuses reference code
- * and for -v. */
+/* One line per convolution or product compiled so far: "label: kernel name". For the test that refuses
+ * reference code and for -v. */
 int vd_cpu_group_kernel_count(const vd_cpu_group *g);
 const char *vd_cpu_group_kernel(const vd_cpu_group *g, int index);
 const char *vd_cpu_group_isa(const vd_cpu_group *g); /* "avx512", "avx2", "sse2": kernels of our own */
 
 /* Host side of events. Not for use inside the loop. */
-bool vd_event_done(const vd_event *e); /* everything recorded so far has completed (true when never recorded) */
+bool vd_event_done(
+    const vd_event *e); /* everything recorded so far has completed (true when never recorded) */
 /* Waits at most `timeout_s` (negative: for ever); false: timed out. */
 bool vd_event_wait_host(vd_event *e, double timeout_s);
 double vd_event_seconds(const vd_event *e);
@@ -125,12 +131,12 @@ double vd_event_seconds(const vd_event *e);
 /* A wrapper of any device that injects one kind of fault; closes the inner device with itself. */
 typedef enum vd_fault_kind {
     VD_INJECT_NOTHING,
-    VD_INJECT_LAUNCH_FAILS,  /* the k-th launch fails its sample */
-    VD_INJECT_COPY_DROPPED,  /* the k-th peer copy reports success and moves nothing */
-    VD_INJECT_COPY_FLIPPED,  /* the k-th peer copy arrives with one bit flipped */
-    VD_INJECT_NEVER_FIRES,   /* the k-th record never completes */
-    VD_INJECT_WAIT_DROPPED,  /* the k-th wait is forgotten */
-    VD_INJECT_NO_MEMORY,     /* the k-th allocation fails */
+    VD_INJECT_LAUNCH_FAILS, /* the k-th launch fails its sample */
+    VD_INJECT_COPY_DROPPED, /* the k-th peer copy reports success and moves nothing */
+    VD_INJECT_COPY_FLIPPED, /* the k-th peer copy arrives with one bit flipped */
+    VD_INJECT_NEVER_FIRES,  /* the k-th record never completes */
+    VD_INJECT_WAIT_DROPPED, /* the k-th wait is forgotten */
+    VD_INJECT_NO_MEMORY,    /* the k-th allocation fails */
 } vd_fault_kind;
 vd_code vd_faulty_device_open(vd_device *inner, vd_fault_kind kind, int k, vd_device **out, vd_error *err);
 

@@ -23,7 +23,8 @@ static size_t latent_count(const vd_run *run) {
 }
 
 size_t vd_staging_bytes(const vd_run *run) {
-    return run->state.total + (run->shape.latents_only ? 0 : (clip_count() + pixel_count(run)) * sizeof(float));
+    return run->state.total +
+           (run->shape.latents_only ? 0 : (clip_count() + pixel_count(run)) * sizeof(float));
 }
 
 vd_code vd_staging_open(const vd_run *run, vd_staging *s, vd_error *err) {
@@ -57,13 +58,14 @@ static vd_fit fit_of(const vdpp_job *job) {
     return strcmp(job->fit, "pad") == 0 ? VD_FIT_PAD : VD_FIT_CROP;
 }
 
-static vd_code preprocess(const vd_run *run, const vdpp_job *job, const vd_image *image, vd_image_cache *cache,
-                          vd_error *err) {
+static vd_code preprocess(const vd_run *run, const vdpp_job *job, const vd_image *image,
+                          vd_image_cache *cache, vd_error *err) {
     const vd_clip_config *clip = &vd_model_config(run->model)->clip;
     int width = run->shape.width, height = run->shape.height;
-    VD_TRY(vd_preprocess_clip(image->rgb, image->width, image->height, fit_of(job), width, height, clip->image_mean,
-                              clip->image_std, cache->clip_pixels, err));
-    return vd_preprocess_vae(image->rgb, image->width, image->height, fit_of(job), width, height, cache->vae_pixels, err);
+    VD_TRY(vd_preprocess_clip(image->rgb, image->width, image->height, fit_of(job), width, height,
+                              clip->image_mean, clip->image_std, cache->clip_pixels, err));
+    return vd_preprocess_vae(image->rgb, image->width, image->height, fit_of(job), width, height,
+                             cache->vae_pixels, err);
 }
 
 static vd_code cache_image(const vd_run *run, const vdpp_job *job, vd_image_cache *cache, vd_error *err) {
@@ -105,7 +107,8 @@ static vd_code fill_tables(const vd_run *run, const vdpp_job *job, unsigned char
 static void draw_conditioning(const vd_run *run, vd_rng *rng, unsigned char *state) {
     vd_field fields[] = {VD_FIELD_EMBEDS, VD_FIELD_IMAGE};
     for (int i = 0; i < 2; i++)
-        vd_rng_normal_f32(rng, vd_state_at(&run->state, state, fields[i]), run->state.bytes[fields[i]] / sizeof(float));
+        vd_rng_normal_f32(rng, vd_state_at(&run->state, state, fields[i]),
+                          run->state.bytes[fields[i]] / sizeof(float));
 }
 
 /* Unit noise to the first latents: scaled as the reference scales it, then channels last. */
@@ -125,8 +128,8 @@ static void dump_copy(float *to, const float *from, size_t count) {
 }
 
 /* The two draws of a sample (1.3); `pixels` is scratch for the noisy image. */
-static vd_code draw(const vd_run *run, vd_trip *trip, vd_image_cache *cache, float *pixels, float *noise, vd_staging *s,
-                    vd_error *err) {
+static vd_code draw(const vd_run *run, vd_trip *trip, vd_image_cache *cache, float *pixels, float *noise,
+                    vd_staging *s, vd_error *err) {
     if (run->shape.latents_only) {
         vd_rng rng;
         vd_rng_seed(&rng, trip->seed);
@@ -136,7 +139,8 @@ static vd_code draw(const vd_run *run, vd_trip *trip, vd_image_cache *cache, flo
     }
     VD_TRY(cache_image(run, trip->job, cache, err));
     memcpy(pixels, cache->vae_pixels, pixel_count(run) * sizeof(float));
-    vd_noise_draw(trip->seed, (float)trip->job->noise_aug, pixels, pixel_count(run), noise, latent_count(run));
+    vd_noise_draw(trip->seed, (float)trip->job->noise_aug, pixels, pixel_count(run), noise,
+                  latent_count(run));
     vd_to_channels_last(cache->clip_pixels, 1, 3, (int64_t)VD_CLIP_SIDE * VD_CLIP_SIDE, s->clip_pixels);
     vd_to_channels_last(pixels, 1, 3, (int64_t)run->shape.width * run->shape.height, s->vae_pixels);
     if (trip->dump) {
@@ -146,8 +150,8 @@ static vd_code draw(const vd_run *run, vd_trip *trip, vd_image_cache *cache, flo
     return VD_OK;
 }
 
-static vd_code admit_with(const vd_run *run, vd_trip *trip, vd_image_cache *cache, float *pixels, float *noise,
-                          vd_staging *s, vd_error *err) {
+static vd_code admit_with(const vd_run *run, vd_trip *trip, vd_image_cache *cache, float *pixels,
+                          float *noise, vd_staging *s, vd_error *err) {
     if (!noise || (!pixels && !run->shape.latents_only))
         return vd_fail_memory(err, "a sample's noise", latent_count(run) * sizeof(float));
     VD_TRY(fill_tables(run, trip->job, s->state, err));

@@ -1,4 +1,5 @@
-/* Admission of a sample: what the host computes before the first task (svd-spec.md 1.2, steps 1, 5, 6, 10 to 13). */
+/* Admission of a sample: what the host computes before the first task (svd-spec.md 1.2, steps 1, 5, 6, 10
+ * to 13). */
 #ifndef VD_ENGINE_ADMIT_H
 #define VD_ENGINE_ADMIT_H
 

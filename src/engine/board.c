@@ -19,7 +19,8 @@ vd_code vd_board_add(vd_board *b, const vd_program *p, vd_error *err) {
             continue;
         vd_board_entry *e = find_entry(b, info->name);
         if (!e && b->count == VD_BOARD_CAP)
-            return vd_fail(err, VD_ERR_INTERNAL, "program %s: more than %d named buffers", p->name, VD_BOARD_CAP);
+            return vd_fail(err, VD_ERR_INTERNAL, "program %s: more than %d named buffers", p->name,
+                           VD_BOARD_CAP);
         if (!e) {
             e = &b->entries[b->count++];
             *e = (vd_board_entry){.name = info->name};

@@ -1,5 +1,5 @@
-/* The named buffers of one device: every external of the programs that it runs, allocated once and bound for good, so
- * that nothing in a launch varies but memory. Fields of the sample's state share one block. */
+/* The named buffers of one device: every external of the programs that it runs, allocated once and bound
+ * for good, so that nothing in a launch varies but memory. Fields of the sample's state share one block. */
 #ifndef VD_ENGINE_BOARD_H
 #define VD_ENGINE_BOARD_H
 

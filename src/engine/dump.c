@@ -101,8 +101,8 @@ static void add_vector(tensor_list *l, const char *name, const float *data, int6
 }
 
 /* [n, pixels, c] of the device as [lead, n/lead, c, h, w] of the reference. */
-static void add_video(tensor_list *l, const char *name, const float *data, int64_t lead, int64_t n, int64_t c, int64_t h,
-                      int64_t w) {
+static void add_video(tensor_list *l, const char *name, const float *data, int64_t lead, int64_t n, int64_t c,
+                      int64_t h, int64_t w) {
     float *first = malloc((size_t)(n * c * h * w) * sizeof *first);
     if (!first) {
         l->failed = true;
@@ -118,7 +118,7 @@ static float *widen(const void *data, vd_dtype dtype, int64_t count) {
     float *out = malloc((size_t)count * sizeof *out);
     for (int64_t i = 0; out && i < count; i++) {
         uint16_t half = dtype == VD_F32 ? 0 : ((const uint16_t *)data)[i];
-        out[i] = dtype == VD_F32    ? ((const float *)data)[i]
+        out[i] = dtype == VD_F32   ? ((const float *)data)[i]
                  : dtype == VD_F16 ? vd_f16_to_f32(half)
                                    : vd_bf16_to_f32(half);
     }
@@ -129,7 +129,8 @@ static void add_images(tensor_list *l, const vd_run *run, const vd_dump *d) {
     const vd_video_shape *v = &run->shape.video;
     const vd_clip_config *clip = &vd_model_config(run->model)->clip;
     if (!run->shape.latents_only) {
-        int64_t clip_dims[] = {1, 3, clip->image_size, clip->image_size}, vae_dims[] = {1, 3, run->shape.height, run->shape.width};
+        int64_t clip_dims[] = {1, 3, clip->image_size, clip->image_size},
+                vae_dims[] = {1, 3, run->shape.height, run->shape.width};
         add(l, "clip_pixels", VD_ST_F32, d->clip_pixels, 4, clip_dims);
         add(l, "vae_input", VD_ST_F32, d->vae_input, 4, vae_dims);
     }
@@ -155,7 +156,8 @@ static void add_steps(tensor_list *l, const vd_run *run, const vd_trip *trip) {
     const vd_video_shape *v = &run->shape.video;
     const vd_dump *d = trip->dump;
     vd_dtype type = run->programs[VD_ROLE_STEP]->dtype;
-    int64_t c = run->latent_channels, h = v->latent_h, w = v->latent_w, g = v->guided ? 2 : 1, n = g * v->frames;
+    int64_t c = run->latent_channels, h = v->latent_h, w = v->latent_w, g = v->guided ? 2 : 1,
+            n = g * v->frames;
     char name[24];
     for (int k = 0; k < v->steps; k++) {
         snprintf(name, sizeof name, "latents.%d", k);
@@ -181,7 +183,12 @@ static void add_steps(tensor_list *l, const vd_run *run, const vd_trip *trip) {
 
 vd_code vd_dump_write(const vd_run *run, const vd_trip *trip, vd_error *err) {
     size_t cap = (size_t)run->shape.video.steps + TENSOR_CAP;
-    tensor_list l = {calloc(cap, sizeof *l.tensors), calloc(cap, sizeof *l.owned), calloc(cap, sizeof *l.names), 0, 0, false};
+    tensor_list l = {calloc(cap, sizeof *l.tensors),
+                     calloc(cap, sizeof *l.owned),
+                     calloc(cap, sizeof *l.names),
+                     0,
+                     0,
+                     false};
     float ids[6];
     char path[4096];
     vd_code code = VD_OK;

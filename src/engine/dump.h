@@ -1,5 +1,5 @@
-/* Intermediate tensors of one sample for --dump (design.md section 8): host buffers that admission and the streams fill,
- * written as DIR/sample-000.safetensors when the sample is published. */
+/* Intermediate tensors of one sample for --dump (design.md section 8): host buffers that admission and the
+ * streams fill, written as DIR/sample-000.safetensors when the sample is published. */
 #ifndef VD_ENGINE_DUMP_H
 #define VD_ENGINE_DUMP_H
 
@@ -7,9 +7,9 @@
 
 struct vd_dump {
     /* from the host, at admission; channel-first as in the reference; NULL when latents only */
-    float *clip_pixels; /* [3,S,S] */
-    float *vae_input;   /* [3,H,W] after noise augmentation */
-    float *noise;       /* [F,C,h,w] unit variance */
+    float *clip_pixels;   /* [3,S,S] */
+    float *vae_input;     /* [3,H,W] after noise augmentation */
+    float *noise;         /* [F,C,h,w] unit variance */
     unsigned char *state; /* the state block as admitted: sigmas, timesteps, time ids */
     /* from the device, as the device keeps them */
     float *embeds;      /* [D] */

@@ -14,7 +14,10 @@
 _Static_assert(sizeof(((vdpp_error *)0)->message) == VD_ERROR_CAP, "messages fit");
 
 void vdpp_options_init(vdpp_options *options) {
-    *options = (vdpp_options){.size = sizeof *options, .mode = "pipeline", .goal = "makespan", .stall_timeout_s = 600,
+    *options = (vdpp_options){.size = sizeof *options,
+                              .mode = "pipeline",
+                              .goal = "makespan",
+                              .stall_timeout_s = 600,
                               .log_level = VDPP_LOG_INFO};
 }
 
@@ -53,7 +56,8 @@ static vd_code parse_formats(vdpp_engine *e, vd_error *err) {
     if (!text)
         text = vd_format_find("mp4") ? "mp4" : "png";
     if (snprintf(e->format_text, sizeof e->format_text, "%s", text) >= (int)sizeof e->format_text)
-        return vd_fail(err, VD_ERR_USAGE, "--format %.40s...: too long; there are %s", text, vd_format_list());
+        return vd_fail(err, VD_ERR_USAGE, "--format %.40s...: too long; there are %s", text,
+                       vd_format_list());
     char *rest = NULL;
     for (char *name = strtok_r(e->format_text, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
         if (!vd_format_find(name))
@@ -63,21 +67,25 @@ static vd_code parse_formats(vdpp_engine *e, vd_error *err) {
             return vd_fail(err, VD_ERR_USAGE, "--format: more than %d formats", VD_MAX_FORMATS);
         e->formats[e->format_count++] = name;
     }
-    return e->format_count ? VD_OK : vd_fail(err, VD_ERR_USAGE, "--format: empty; there are %s", vd_format_list());
+    return e->format_count ? VD_OK
+                           : vd_fail(err, VD_ERR_USAGE, "--format: empty; there are %s", vd_format_list());
 }
 
 static vd_code parse_options(vdpp_engine *e, vd_error *err) {
     const vdpp_options *o = &e->options;
     if (o->size != sizeof *o)
-        return vd_fail(err, VD_ERR_USAGE, "vdpp_options has %zu bytes, this library expects %zu", o->size, sizeof *o);
+        return vd_fail(err, VD_ERR_USAGE, "vdpp_options has %zu bytes, this library expects %zu", o->size,
+                       sizeof *o);
     if (!vd_mode_parse(o->mode, &e->plan.mode))
         return vd_fail(err, VD_ERR_USAGE, "--parallel %s: must be pipeline, data, wrap or auto", o->mode);
     if (!vd_goal_parse(o->goal, &e->plan.goal))
         return vd_fail(err, VD_ERR_USAGE, "--goal %s: must be makespan, latency or cadence", o->goal);
     if (o->split && o->split_count != o->device_count)
-        return vd_fail(err, VD_ERR_USAGE, "--split has %d entries for %d devices", o->split_count, o->device_count);
+        return vd_fail(err, VD_ERR_USAGE, "--split has %d entries for %d devices", o->split_count,
+                       o->device_count);
     if (o->split && e->plan.mode != VD_MODE_PIPELINE)
-        return vd_fail(err, VD_ERR_USAGE, "--split only means something with --parallel pipeline, not %s", o->mode);
+        return vd_fail(err, VD_ERR_USAGE, "--split only means something with --parallel pipeline, not %s",
+                       o->mode);
     e->plan.split = o->split;
     VD_TRY(parse_dtype(o->dtype, &e->dtype, err));
     return parse_formats(e, err);
@@ -88,7 +96,8 @@ static vd_code parse_options(vdpp_engine *e, vd_error *err) {
 static vd_code parse_device(const char *name, int *index, vd_error *err) {
     int end = 0;
     if (strncmp(name, "cuda:", 5) == 0)
-        return vd_fail(err, VD_ERR_UNAVAILABLE, "device %s: this build has no CUDA; use cpu:0, cpu:1, ...", name);
+        return vd_fail(err, VD_ERR_UNAVAILABLE, "device %s: this build has no CUDA; use cpu:0, cpu:1, ...",
+                       name);
     if (sscanf(name, "cpu:%5d%n", index, &end) == 1 && name[end] == 0 && *index >= 0 && name[4] != '+')
         return VD_OK;
     return vd_fail(err, VD_ERR_USAGE, "device '%s': must be cpu:N", name);
@@ -97,15 +106,17 @@ static vd_code parse_device(const char *name, int *index, vd_error *err) {
 static vd_code check_distinct(const vdpp_options *o, int i, vd_error *err) {
     for (int k = 0; k < i; k++)
         if (strcmp(o->devices[k], o->devices[i]) == 0)
-            return vd_fail(err, VD_ERR_USAGE, "device %s is named twice; virtual devices are free, name another", o->devices[i]);
+            return vd_fail(err, VD_ERR_USAGE,
+                           "device %s is named twice; virtual devices are free, name another", o->devices[i]);
     return VD_OK;
 }
 
 /* Tests: wraps the device named in "cpu:1:never-fires:3". */
 static vd_code inject(vdpp_engine *e, int i, vd_error *err) {
-    static const char *const kinds[] = {[VD_INJECT_LAUNCH_FAILS] = "launch-fails", [VD_INJECT_COPY_DROPPED] = "copy-dropped",
-                                        [VD_INJECT_COPY_FLIPPED] = "copy-flipped", [VD_INJECT_NEVER_FIRES] = "never-fires",
-                                        [VD_INJECT_WAIT_DROPPED] = "wait-dropped", [VD_INJECT_NO_MEMORY] = "no-memory"};
+    static const char *const kinds[] = {
+        [VD_INJECT_LAUNCH_FAILS] = "launch-fails", [VD_INJECT_COPY_DROPPED] = "copy-dropped",
+        [VD_INJECT_COPY_FLIPPED] = "copy-flipped", [VD_INJECT_NEVER_FIRES] = "never-fires",
+        [VD_INJECT_WAIT_DROPPED] = "wait-dropped", [VD_INJECT_NO_MEMORY] = "no-memory"};
     const char *text = e->options.inject, *name = e->devices[i]->name;
     size_t length = strlen(name);
     char kind[32];
@@ -129,7 +140,8 @@ static vd_code open_devices(vdpp_engine *e, vd_error *err) {
         int index = 0;
         VD_TRY(parse_device(o->devices[i], &index, err));
         VD_TRY(check_distinct(o, i, err));
-        /* With a CPU for each, devices keep to their own; more devices than CPUs share them as the system likes. */
+        /* With a CPU for each, devices keep to their own; more devices than CPUs share them as the system
+         * likes. */
         int cpu = o->device_count <= usable ? cpus[i] : VD_ANY_CPU;
         VD_TRY(vd_cpu_device_open(e->group, index, cpu, &e->devices[i], err));
         VD_TRY(inject(e, i, err));
@@ -224,8 +236,8 @@ static vd_code call_open(call *c, const vdpp_sample *samples, vd_error *err) {
 
 static bool same_shape(const vd_run_shape *a, const vd_run_shape *b) {
     return a->width == b->width && a->height == b->height && a->video.frames == b->video.frames &&
-           a->video.steps == b->video.steps && a->video.guided == b->video.guided && a->decode_chunk == b->decode_chunk &&
-           a->latents_only == b->latents_only;
+           a->video.steps == b->video.steps && a->video.guided == b->video.guided &&
+           a->decode_chunk == b->decode_chunk && a->latents_only == b->latents_only;
 }
 
 /* How many samples from `first` on share its shape. */
@@ -240,7 +252,8 @@ static int shape_run(const call *c, int first, vd_run_shape *shape) {
     return count;
 }
 
-static vd_code open_run(const call *c, int first, int count, const vd_run_shape *shape, vd_run **out, vd_error *err) {
+static vd_code open_run(const call *c, int first, int count, const vd_run_shape *shape, vd_run **out,
+                        vd_error *err) {
     vdpp_engine *e = c->engine;
     vd_run_request request = {.log = &e->log,
                               .model = e->model,
@@ -299,7 +312,8 @@ static void look(void *user, const vd_run *run) {
                        .elapsed_s = vd_now() - w->call->began,
                        .device_count = run->plan->devices,
                        .devices = devices,
-                       .finished_sample = published > w->seen ? run->first_sample + atomic_load(&run->last_published) : -1};
+                       .finished_sample =
+                           published > w->seen ? run->first_sample + atomic_load(&run->last_published) : -1};
     w->seen = published;
     o->progress(o->user, &p);
 }
@@ -314,8 +328,8 @@ static double first_start(const vd_run *run) {
     return first;
 }
 
-static vd_code run_shape(call *c, int first, int count, const vd_run_shape *shape, vd_account *account, watcher *w,
-                         vd_error *err) {
+static vd_code run_shape(call *c, int first, int count, const vd_run_shape *shape, vd_account *account,
+                         watcher *w, vd_error *err) {
     vd_run *run = NULL;
     VD_TRY(open_run(c, first, count, shape, &run, err));
     vd_memory_plan memory = vd_memory_plan_of(c->engine, run);
@@ -382,12 +396,12 @@ static vd_code judge_samples(const vdpp_report *r, vd_error *err) {
             first = s;
     }
     if (left)
-        return vd_fail(err, VD_ERR_TRY_AGAIN, "interrupted: %d of %d samples made; finished outputs are kept", r->made,
-                       r->sample_count);
+        return vd_fail(err, VD_ERR_TRY_AGAIN, "interrupted: %d of %d samples made; finished outputs are kept",
+                       r->made, r->sample_count);
     if (!first)
         return VD_OK;
-    return vd_fail(err, r->made ? VD_ERR_SOME_FAILED : (vd_code)first->code, "%d of %d samples failed; first: %s", r->failed,
-                   r->sample_count, first->error);
+    return vd_fail(err, r->made ? VD_ERR_SOME_FAILED : (vd_code)first->code,
+                   "%d of %d samples failed; first: %s", r->failed, r->sample_count, first->error);
 }
 
 static vd_code make_all(call *c, const vdpp_sample *samples, vdpp_report **report, vd_error *err) {
@@ -396,7 +410,8 @@ static vd_code make_all(call *c, const vdpp_sample *samples, vdpp_report **repor
     VD_TRY(vd_account_open(c->engine, c->count, &account, err));
     vd_code code = run_call(c, account, err);
     vd_error finish;
-    if (vd_account_finish(account, c->began, c->loaded ? c->loaded : c->began, vd_now(), report, &finish) != VD_OK &&
+    if (vd_account_finish(account, c->began, c->loaded ? c->loaded : c->began, vd_now(), report, &finish) !=
+            VD_OK &&
         code == VD_OK) {
         *err = finish;
         code = finish.code;
@@ -418,16 +433,18 @@ int vdpp_run(vdpp_engine *e, const vdpp_sample *samples, int count, vdpp_report 
 /* Work of each part in multiply-adds times two, as the programs count it. */
 static void describe_work(const vd_run *run, vd_text *text) {
     double step = vd_program_flops(run->programs[VD_ROLE_STEP]) * 1e-9;
-    vd_text_add(text, "work per sample: encode %.3g, step %.3g, decode %.3g GFLOP\n", run->costs.encode * step, step,
-                run->costs.decode * step);
+    vd_text_add(text, "work per sample: encode %.3g, step %.3g, decode %.3g GFLOP\n",
+                run->costs.encode * step, step, run->costs.decode * step);
 }
 
-static vd_code describe_run(call *c, int first, int count, const vd_run_shape *s, vd_text *text, vd_error *err) {
+static vd_code describe_run(call *c, int first, int count, const vd_run_shape *s, vd_text *text,
+                            vd_error *err) {
     vd_run *run = NULL;
     VD_TRY(open_run(c, first, count, s, &run, err));
-    vd_text_add(text, "samples %d to %d: %d x %d pixels, %d frames, %d steps%s%s, mode %s\n", first, first + count - 1,
-                s->width, s->height, s->video.frames, s->video.steps, s->video.guided ? ", guided" : "",
-                s->latents_only ? ", latents only" : "", vd_mode_name(run->plan->mode));
+    vd_text_add(text, "samples %d to %d: %d x %d pixels, %d frames, %d steps%s%s, mode %s\n", first,
+                first + count - 1, s->width, s->height, s->video.frames, s->video.steps,
+                s->video.guided ? ", guided" : "", s->latents_only ? ", latents only" : "",
+                vd_mode_name(run->plan->mode));
     describe_work(run, text);
     vd_timeline t;
     vd_code code = vd_simulate(run->plan, &run->costs, &t, err);

@@ -43,6 +43,7 @@ vdpp_report *vd_account_report(vd_account *a);
 /* Adds a finished run; its task clocks are copied. */
 vd_code vd_account_add(vd_account *a, const vd_run *run, const vd_memory_plan *memory, vd_error *err);
 /* Computes every figure and gives the report away. */
-vd_code vd_account_finish(vd_account *a, double began, double loaded, double ended, vdpp_report **out, vd_error *err);
+vd_code vd_account_finish(vd_account *a, double began, double loaded, double ended, vdpp_report **out,
+                          vd_error *err);
 
 #endif

@@ -21,7 +21,7 @@ static vd_code read_suggestions(const json_t *o, const char *path, vdpp_job *out
         const char *key;
         int *to;
         int64_t min, max;
-    } ints[] = {{"width", &out->width, 8, MAX_SIDE},    {"height", &out->height, 8, MAX_SIDE},
+    } ints[] = {{"width", &out->width, 8, MAX_SIDE},     {"height", &out->height, 8, MAX_SIDE},
                 {"frames", &out->frames, 1, MAX_FRAMES}, {"steps", &out->steps, 1, MAX_STEPS},
                 {"motion", &out->motion, 0, 1023},       {"decode_chunk", &out->decode_chunk, 1, MAX_FRAMES}};
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
@@ -97,18 +97,20 @@ static vd_code check_side(const char *name, int value, int factor, vd_error *err
     if (value % unit == 0)
         return VD_OK;
     int low = value / unit * unit;
-    return vd_fail(err, VD_ERR_USAGE, "--%s %d is not a multiple of %d; nearest: %d or %d", name, value, unit, low,
-                   low + unit);
+    return vd_fail(err, VD_ERR_USAGE, "--%s %d is not a multiple of %d; nearest: %d or %d", name, value, unit,
+                   low, low + unit);
 }
 
 static vd_code check_guidance(const vdpp_job *job, vd_error *err) {
     VD_TRY(check_double("guidance", job->guidance_min, 0, 100, err));
     VD_TRY(check_double("guidance", job->guidance_max, 0, 100, err));
     if (job->guidance_min > 1 && job->guidance_max <= 1)
-        return vd_fail(err, VD_ERR_USAGE, "--guidance %g:%g: with a maximum of at most 1 there is no guidance; use 1:1",
+        return vd_fail(err, VD_ERR_USAGE,
+                       "--guidance %g:%g: with a maximum of at most 1 there is no guidance; use 1:1",
                        job->guidance_min, job->guidance_max);
     if (job->frames == 1 && job->guidance_max > 1 && job->guidance_min != job->guidance_max)
-        return vd_fail(err, VD_ERR_USAGE, "--guidance %g:%g with one frame: a ramp needs two frames; use %g:%g",
+        return vd_fail(err, VD_ERR_USAGE,
+                       "--guidance %g:%g with one frame: a ramp needs two frames; use %g:%g",
                        job->guidance_min, job->guidance_max, job->guidance_max, job->guidance_max);
     return VD_OK;
 }
@@ -130,9 +132,10 @@ static vd_code check_image(const vdpp_engine *engine, const vdpp_job *job, vd_er
     if (access(job->image, R_OK) != 0)
         return vd_fail(err, VD_ERR_NO_INPUT, "image '%s': %s", job->image, strerror(errno));
     if (clip->image_size != VD_CLIP_SIDE)
-        return vd_fail(err, VD_ERR_DATA,
-                       "the model's image encoder takes %d x %d pixels; images are made %d x %d as in the reference",
-                       clip->image_size, clip->image_size, VD_CLIP_SIDE, VD_CLIP_SIDE);
+        return vd_fail(
+            err, VD_ERR_DATA,
+            "the model's image encoder takes %d x %d pixels; images are made %d x %d as in the reference",
+            clip->image_size, clip->image_size, VD_CLIP_SIDE, VD_CLIP_SIDE);
     return VD_OK;
 }
 

@@ -11,7 +11,8 @@ static vd_code open_slots(vd_link *l, size_t state_bytes, vd_error *err) {
         VD_TRY(l->from->table->event_open(l->from, &l->copied[i], err));
         VD_TRY(l->to->table->event_open(l->to, &l->freed[i], err));
         if (!vd_ring_try_push(&l->free_slots, &i))
-            return vd_fail(err, VD_ERR_INTERNAL, "link %s to %s: no room for slot %d", l->from->name, l->to->name, i);
+            return vd_fail(err, VD_ERR_INTERNAL, "link %s to %s: no room for slot %d", l->from->name,
+                           l->to->name, i);
     }
     return VD_OK;
 }

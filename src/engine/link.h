@@ -1,12 +1,15 @@
 /* An edge between two devices: slots in the receiver's memory, tickets that name them, and the way back.
  *
  * DESIGN
- *   tickets   ring, pushed by the sender's stage, popped by the receiver's: {sample, slot}. Pushed after the event that
- *             follows the copy has been recorded, so a wait enqueued by the receiver always finds it recorded.
- *   slots     owned by the receiver. The sender's copy stream waits for `freed` before it writes one; the receiver's
- *             compute stream waits for `copied` before it reads.
- *   free      ring back: the receiver returns a slot once its last read is enqueued and `freed` recorded behind it.
- *   order     first in, first out: the plan must send between a pair in the order in which the other side takes.
+ *   tickets   ring, pushed by the sender's stage, popped by the receiver's: {sample, slot}. Pushed after
+ *             the event that follows the copy has been recorded, so a wait enqueued by the receiver always
+ *             finds it recorded.
+ *   slots     owned by the receiver. The sender's copy stream waits for `freed` before it writes one; the
+ *             receiver's compute stream waits for `copied` before it reads.
+ *   free      ring back: the receiver returns a slot once its last read is enqueued and `freed` recorded
+ *             behind it.
+ *   order     first in, first out: the plan must send between a pair in the order in which the other side
+ *             takes.
  *   shutdown  closing both rings makes either side return. */
 #ifndef VD_ENGINE_LINK_H
 #define VD_ENGINE_LINK_H

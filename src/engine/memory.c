@@ -59,13 +59,15 @@ vd_code vd_memory_check(const vd_memory_plan *m, const vd_run *run, vd_error *er
     if (fitting >= 1)
         snprintf(advice, sizeof advice, "--gpus %d would fit", fitting);
     else if (s->decode_chunk > 1)
-        snprintf(advice, sizeof advice, "try --decode-chunk %d, or fewer frames or pixels", s->decode_chunk / 2);
+        snprintf(advice, sizeof advice, "try --decode-chunk %d, or fewer frames or pixels",
+                 s->decode_chunk / 2);
     else
         snprintf(advice, sizeof advice, "try fewer frames or pixels, or --dtype bf16");
-    return vd_fail(err, VD_ERR_UNAVAILABLE,
-                   "%d x %d pixels, %d frames on %d devices need %s of memory and %s are free: %s (see --dry-run)",
-                   s->width, s->height, s->video.frames, run->plan->devices, vd_human_bytes(need, sizeof need, needed),
-                   vd_human_bytes(have, sizeof have, m->available), advice);
+    return vd_fail(
+        err, VD_ERR_UNAVAILABLE,
+        "%d x %d pixels, %d frames on %d devices need %s of memory and %s are free: %s (see --dry-run)",
+        s->width, s->height, s->video.frames, run->plan->devices, vd_human_bytes(need, sizeof need, needed),
+        vd_human_bytes(have, sizeof have, m->available), advice);
 }
 
 void vd_memory_print(const vd_memory_plan *m, const vd_run *run, vd_text *text) {
@@ -74,12 +76,16 @@ void vd_memory_print(const vd_memory_plan *m, const vd_run *run, vd_text *text) 
     for (int d = 0; d < run->plan->devices; d++) {
         const vd_stage *s = run->stages[d];
         vd_text_add(text, "  %-8s %10s   activations and workspace %s, buffers %s\n", run->devices[d]->name,
-                    vd_human_bytes(a, sizeof a, s->planned_bytes), vd_human_bytes(b, sizeof b, s->arena_bytes),
+                    vd_human_bytes(a, sizeof a, s->planned_bytes),
+                    vd_human_bytes(b, sizeof b, s->arena_bytes),
                     vd_human_bytes(c, sizeof c, s->planned_bytes - s->arena_bytes));
     }
-    vd_text_add(text, "  %-8s %10s   one copy for all devices\n", "weights", vd_human_bytes(a, sizeof a, m->weights));
-    vd_text_add(text, "  %-8s %10s   staging and finished frames\n", "host", vd_human_bytes(a, sizeof a, m->host));
-    vd_text_add(text, "  %-8s %10s   program and libraries\n", "process", vd_human_bytes(a, sizeof a, m->process));
+    vd_text_add(text, "  %-8s %10s   one copy for all devices\n", "weights",
+                vd_human_bytes(a, sizeof a, m->weights));
+    vd_text_add(text, "  %-8s %10s   staging and finished frames\n", "host",
+                vd_human_bytes(a, sizeof a, m->host));
+    vd_text_add(text, "  %-8s %10s   program and libraries\n", "process",
+                vd_human_bytes(a, sizeof a, m->process));
     vd_text_add(text, "  %-8s %10s", "total", vd_human_bytes(a, sizeof a, m->total));
     if (m->available)
         vd_text_add(text, "   of %s", vd_human_bytes(b, sizeof b, m->available + m->process));

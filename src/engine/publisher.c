@@ -28,11 +28,12 @@ static vd_code check_hops(const vd_run *run, const vd_trip *trip, vd_error *err)
         const vd_hop *hop = &trip->hops[i];
         const vd_handoff *hand = &run->plan->handoffs[hop->handoff];
         if (hop->sent != hop->received)
-            return vd_fail(err, VD_ERR_INTERNAL,
-                           "the hand-off from %s to %s after step %d arrived damaged (checksum %016llx, sent %016llx); "
-                           "the sample was not written",
-                           run->stages[hand->from]->device->name, run->stages[hand->to]->device->name, hand->after_step,
-                           (unsigned long long)hop->received, (unsigned long long)hop->sent);
+            return vd_fail(
+                err, VD_ERR_INTERNAL,
+                "the hand-off from %s to %s after step %d arrived damaged (checksum %016llx, sent %016llx); "
+                "the sample was not written",
+                run->stages[hand->from]->device->name, run->stages[hand->to]->device->name, hand->after_step,
+                (unsigned long long)hop->received, (unsigned long long)hop->sent);
     }
     return VD_OK;
 }
@@ -44,7 +45,8 @@ static vd_code check_numbers(const vd_run *run, const vd_trip *trip, vd_error *e
     size_t count = run->state.bytes[VD_FIELD_LATENTS] / sizeof(float);
     for (size_t i = 0; i < count; i++)
         if (trip->latents[i] - trip->latents[i] != 0)
-            return vd_fail(err, VD_ERR_INTERNAL, "the latents are not finite in %s; try --dtype fp32", run->dtype_name);
+            return vd_fail(err, VD_ERR_INTERNAL, "the latents are not finite in %s; try --dtype fp32",
+                           run->dtype_name);
     return VD_OK;
 }
 
@@ -53,11 +55,13 @@ static json_t *describe_sample(const vd_run *run, const vd_trip *trip, uint64_t 
     const vdpp_job *job = trip->job;
     char name[20];
     snprintf(name, sizeof name, "%016llx", (unsigned long long)hash);
-    return json_pack("{s:s s:s s:s* s:I s:i s:i s:i s:i s:f s:i s:f s:[f,f] s:i s:s s:s s:s}", "vdpp", VDPP_VERSION, "model",
-                     run->model_name, "image", job->image, "seed", (json_int_t)trip->seed, "width", job->width, "height",
-                     job->height, "frames", job->frames, "steps", job->steps, "fps", job->fps, "motion", job->motion,
-                     "noise_aug", job->noise_aug, "guidance", job->guidance_min, job->guidance_max, "decode_chunk",
-                     run->shape.decode_chunk, "fit", job->fit, "dtype", run->dtype_name, "latents_hash", name);
+    return json_pack("{s:s s:s s:s* s:I s:i s:i s:i s:i s:f s:i s:f s:[f,f] s:i s:s s:s s:s}", "vdpp",
+                     VDPP_VERSION, "model", run->model_name, "image", job->image, "seed",
+                     (json_int_t)trip->seed, "width", job->width, "height", job->height, "frames",
+                     job->frames, "steps", job->steps, "fps", job->fps, "motion", job->motion, "noise_aug",
+                     job->noise_aug, "guidance", job->guidance_min, job->guidance_max, "decode_chunk",
+                     run->shape.decode_chunk, "fit", job->fit, "dtype", run->dtype_name, "latents_hash",
+                     name);
 }
 
 static vd_code note_file(vd_trip *trip, const char *path, vd_error *err) {
@@ -110,7 +114,8 @@ static vd_code write_sample(const vd_run *run, vd_trip *trip, const float *laten
                     .latent_width = v->latent_w,
                     .latents = latents,
                     .comment = comment};
-    vd_code code = comment ? write_formats(run, trip, &clip, err) : vd_fail_memory(err, "a sample's settings", 0);
+    vd_code code =
+        comment ? write_formats(run, trip, &clip, err) : vd_fail_memory(err, "a sample's settings", 0);
     if (code == VD_OK)
         code = write_settings(run, trip, settings, err);
     if (code == VD_OK && trip->dump)
@@ -131,7 +136,8 @@ static vd_code publish(const vd_run *run, vd_trip *trip, vd_error *err) {
     float *latents = malloc(run->state.bytes[VD_FIELD_LATENTS]);
     if (!latents)
         return vd_fail_memory(err, "final latents", run->state.bytes[VD_FIELD_LATENTS]);
-    vd_to_channels_first(trip->latents, v->frames, run->latent_channels, (int64_t)v->latent_h * v->latent_w, latents);
+    vd_to_channels_first(trip->latents, v->frames, run->latent_channels, (int64_t)v->latent_h * v->latent_w,
+                         latents);
     trip->result->latents_hash = vd_hash64(latents, run->state.bytes[VD_FIELD_LATENTS]);
     vd_code code = write_sample(run, trip, latents, err);
     free(latents);
@@ -145,7 +151,8 @@ static void publish_trip(vd_run *run, vd_stage *stage, vd_trip *trip) {
     if (r->code != VD_OK) {
         snprintf(r->error, sizeof r->error, "%s", error.message);
         if (r->code != VD_ERR_TRY_AGAIN)
-            vd_log_line(run->log, VD_LOG_ERROR, "sample %d: %s", run->first_sample + trip->index, error.message);
+            vd_log_line(run->log, VD_LOG_ERROR, "sample %d: %s", run->first_sample + trip->index,
+                        error.message);
     }
     r->finished_s = vd_now() - run->began;
     vd_trip_release(run, trip);

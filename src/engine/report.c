@@ -1,5 +1,5 @@
-/* The figures of a call. Its runs, one per shape, follow each other; their plans and measured tasks are joined into one
- * timeline, which the simulator's own accounting reduces. */
+/* The figures of a call. Its runs, one per shape, follow each other; their plans and measured tasks are
+ * joined into one timeline, which the simulator's own accounting reduces. */
 #include "base/thread.h"
 #include "engine/engine.h"
 #include "engine/stage.h"
@@ -11,9 +11,9 @@
 struct vd_account {
     const vdpp_engine *engine;
     vdpp_report *report;
-    vd_plan joined;       /* tasks of all runs; samples counted over the call */
-    double *start, *end;  /* [joined.task_count], vd_now() */
-    vd_costs costs;       /* of the last run, in step-times, for the comparison of modes */
+    vd_plan joined;      /* tasks of all runs; samples counted over the call */
+    double *start, *end; /* [joined.task_count], vd_now() */
+    vd_costs costs;      /* of the last run, in step-times, for the comparison of modes */
     int steps;
     bool decode, several; /* more than one run: no mode is compared */
 };
@@ -234,7 +234,8 @@ static double simulated_wall(const vd_account *a, vd_mode mode, const vd_costs *
 /* Whether another mode would have been faster with the costs that were measured. */
 static void compare_modes(vd_account *a) {
     static const vd_mode modes[] = {VD_MODE_PIPELINE, VD_MODE_DATA, VD_MODE_WRAP};
-    vd_costs costs = {mean_cost(a, VD_TASK_ENCODE), mean_cost(a, VD_TASK_STEPS), mean_cost(a, VD_TASK_DECODE), 0};
+    vd_costs costs = {mean_cost(a, VD_TASK_ENCODE), mean_cost(a, VD_TASK_STEPS), mean_cost(a, VD_TASK_DECODE),
+                      0};
     vdpp_report *r = a->report;
     vd_mode ran;
     if (a->several || !vd_mode_parse(r->mode, &ran))
@@ -275,7 +276,8 @@ static void describe_machine(vdpp_report *r, const vdpp_engine *engine) {
     snprintf(r->model, sizeof r->model, "%s", engine->options.model);
 }
 
-vd_code vd_account_finish(vd_account *a, double began, double loaded, double ended, vdpp_report **out, vd_error *err) {
+vd_code vd_account_finish(vd_account *a, double began, double loaded, double ended, vdpp_report **out,
+                          vd_error *err) {
     vdpp_report *r = a->report;
     count_samples(r);
     describe_machine(r, a->engine);

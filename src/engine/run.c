@@ -30,7 +30,8 @@ static vd_code build_checksum(vd_run *run, vd_error *err) {
     vd_program *p = run->checksum = vd_program_new("checksum", VD_F32);
     if (!p)
         return vd_fail_memory(err, "a program", sizeof *p);
-    vd_value block = vd_program_external(p, "block", VD_F32, vd_vector_shape((int64_t)(run->state.total / sizeof(float))));
+    vd_value block =
+        vd_program_external(p, "block", VD_F32, vd_vector_shape((int64_t)(run->state.total / sizeof(float))));
     vd_value sum = vd_program_external(p, "sum", VD_U64, vd_vector_shape(1));
     vd_program_checksum(p, (vd_checksum){block, sum});
     return vd_program_finish(p, err);
@@ -39,8 +40,10 @@ static vd_code build_checksum(vd_run *run, vd_error *err) {
 static vd_code build_ends(vd_run *run, vd_model *model, vd_dtype dtype, vd_error *err) {
     const vd_run_shape *s = &run->shape;
     VD_TRY(vd_build_clip(model, dtype, &run->programs[VD_ROLE_CLIP], err));
-    /* The encoder's activations exceed fp16: it runs in fp32, as the reference does (svd-spec.md 1.2, step 7). */
-    VD_TRY(vd_build_vae_encoder(model, VD_F32, s->height, s->width, &run->programs[VD_ROLE_VAE_ENCODER], err));
+    /* The encoder's activations exceed fp16: it runs in fp32, as the reference does (svd-spec.md 1.2, step
+     * 7). */
+    VD_TRY(
+        vd_build_vae_encoder(model, VD_F32, s->height, s->width, &run->programs[VD_ROLE_VAE_ENCODER], err));
     VD_TRY(vd_build_decoder(model, dtype, s->decode_chunk, s->video.latent_h, s->video.latent_w,
                             &run->programs[VD_ROLE_DECODER], err));
     int rest = s->video.frames % s->decode_chunk;
@@ -52,7 +55,8 @@ static vd_code build_ends(vd_run *run, vd_model *model, vd_dtype dtype, vd_error
 
 static vd_code build_programs(vd_run *run, const vd_run_request *r, vd_error *err) {
     VD_TRY(vd_build_condition(r->model, r->dtype, run->shape.video, &run->programs[VD_ROLE_CONDITION], err));
-    VD_TRY(vd_build_step(r->model, r->dtype, run->shape.video, r->dump_folder != NULL, &run->programs[VD_ROLE_STEP], err));
+    VD_TRY(vd_build_step(r->model, r->dtype, run->shape.video, r->dump_folder != NULL,
+                         &run->programs[VD_ROLE_STEP], err));
     if (!run->shape.latents_only)
         VD_TRY(build_ends(run, r->model, r->dtype, err));
     VD_TRY(vd_state_plan(run->programs[VD_ROLE_CONDITION], run->programs[VD_ROLE_STEP], &run->state, err));
@@ -102,17 +106,19 @@ static vd_code check_order(const vd_run *run, vd_error *err) {
         for (int to = 0; to < p->devices; to++) {
             int a = p->order_start[from], b = p->order_start[to];
             for (;;) {
-                while (a < p->order_start[from + 1] && (p->tasks[p->order[a]].handoff_out < 0 ||
-                                                        p->handoffs[p->tasks[p->order[a]].handoff_out].to != to))
+                while (a < p->order_start[from + 1] &&
+                       (p->tasks[p->order[a]].handoff_out < 0 ||
+                        p->handoffs[p->tasks[p->order[a]].handoff_out].to != to))
                     a++;
-                while (b < p->order_start[to + 1] && (p->tasks[p->order[b]].handoff_in < 0 ||
-                                                      p->handoffs[p->tasks[p->order[b]].handoff_in].from != from))
+                while (b < p->order_start[to + 1] &&
+                       (p->tasks[p->order[b]].handoff_in < 0 ||
+                        p->handoffs[p->tasks[p->order[b]].handoff_in].from != from))
                     b++;
                 if (a == p->order_start[from + 1] || b == p->order_start[to + 1])
                     break;
                 if (p->tasks[p->order[a]].handoff_out != p->tasks[p->order[b]].handoff_in)
-                    return vd_fail(err, VD_ERR_INTERNAL, "the plan passes samples from device %d to %d out of order",
-                                   from, to);
+                    return vd_fail(err, VD_ERR_INTERNAL,
+                                   "the plan passes samples from device %d to %d out of order", from, to);
                 a++, b++;
             }
         }
@@ -135,7 +141,8 @@ static vd_code list_hops(const vd_plan *plan, vd_trip *trip, vd_error *err) {
         if (plan->handoffs[h].sample != trip->index)
             continue;
         int at = trip->hop_count++;
-        for (; at > 0 && plan->handoffs[trip->hops[at - 1].handoff].after_step > plan->handoffs[h].after_step; at--)
+        for (; at > 0 && plan->handoffs[trip->hops[at - 1].handoff].after_step > plan->handoffs[h].after_step;
+             at--)
             trip->hops[at] = trip->hops[at - 1];
         trip->hops[at].handoff = h;
     }
@@ -165,7 +172,8 @@ static vd_code list_devices(const vd_run *run, vd_trip *trip, vd_error *err) {
         return vd_fail_memory(err, "a sample's devices", (size_t)count * sizeof *devices);
     int first = -1;
     for (int t = 0; t < plan->task_count; t++)
-        if (plan->tasks[t].sample == trip->index && (first < 0 || task_rank(&plan->tasks[t]) < task_rank(&plan->tasks[first])))
+        if (plan->tasks[t].sample == trip->index &&
+            (first < 0 || task_rank(&plan->tasks[t]) < task_rank(&plan->tasks[first])))
             first = t;
     devices[0] = plan->tasks[first].device;
     for (int i = 0; i < trip->hop_count; i++)
@@ -254,9 +262,9 @@ void vd_run_close(vd_run *run) {
 }
 
 size_t vd_run_host_bytes(const vd_run *run) {
-    size_t clip = run->shape.latents_only
-                      ? 0
-                      : 3 * (size_t)run->shape.video.frames * (size_t)run->shape.width * (size_t)run->shape.height;
+    size_t clip = run->shape.latents_only ? 0
+                                          : 3 * (size_t)run->shape.video.frames * (size_t)run->shape.width *
+                                                (size_t)run->shape.height;
     size_t sum = 0;
     for (int d = 0; d < run->plan->devices; d++) {
         const vd_stage *s = run->stages[d];
@@ -276,7 +284,8 @@ static vd_code open_memory(vd_run *run, vd_error *err) {
         const vd_handoff *hand = &run->plan->handoffs[h];
         vd_link **link = &run->links[hand->from * devices + hand->to];
         if (!*link)
-            VD_TRY(vd_link_open(run->devices[hand->from], run->devices[hand->to], run->state.total, link, err));
+            VD_TRY(
+                vd_link_open(run->devices[hand->from], run->devices[hand->to], run->state.total, link, err));
     }
     return VD_OK;
 }
@@ -293,7 +302,8 @@ static vd_code stalled(const vd_run *run, double seconds, vd_error *err) {
         vd_text_add(&where, "%s%s %s task %d of %d", where.length ? ", " : "", s->device->name,
                     sample >= 0 ? "is in" : "waits before", done + 1, tasks);
     }
-    vd_fail(err, VD_ERR_TRY_AGAIN, "no progress for %.0f s: %s; finished outputs are kept, run again for the rest", seconds,
+    vd_fail(err, VD_ERR_TRY_AGAIN,
+            "no progress for %.0f s: %s; finished outputs are kept, run again for the rest", seconds,
             where.text ? where.text : "the writer does not finish");
     vd_text_free(&where);
     return err->code;
@@ -349,7 +359,8 @@ static void note_times(vd_run *run) {
     }
 }
 
-static vd_code start_and_watch(vd_run *run, vd_publisher *publisher, const vd_run_watch *watch, vd_error *err) {
+static vd_code start_and_watch(vd_run *run, vd_publisher *publisher, const vd_run_watch *watch,
+                               vd_error *err) {
     VD_TRY(vd_publisher_start(publisher, run, err));
     for (int d = 0; d < run->plan->devices; d++)
         VD_TRY(vd_stage_start(run->stages[d], err));

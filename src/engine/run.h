@@ -1,15 +1,16 @@
-/* The structs of a run, by lifetime: what all samples of one shape share (vd_run), one sample on its way (vd_trip), one
- * device's thread (stage.h), one edge between two devices (link.h).
+/* The structs of a run, by lifetime: what all samples of one shape share (vd_run), one sample on its way
+ * (vd_trip), one device's thread (stage.h), one edge between two devices (link.h).
  *
  * DESIGN of a run
  *   main       plans, allocates everything, starts the stages and the publisher, watches progress, joins.
- *   stage      one host thread per device. Runs its tasks in the plan's order by enqueuing work; it never waits for the
- *              device but to keep at most STAGE_DEPTH tasks enqueued ahead, so that host memory stays bounded.
- *   publisher  one thread: checks finished samples and writes their files. Never blocks a stage: stages only wait when
- *              VD_UNPUBLISHED_LIMIT finished samples of theirs are not written yet.
- *   errors     a failing sample carries its fault word through the whole schedule; its work is skipped, its tickets and
- *              slots move as always. What breaks a device (memory, a closed stream) is the run's: `broken` is raised, all
- *              rings are closed, every thread returns.
+ *   stage      one host thread per device. Runs its tasks in the plan's order by enqueuing work; it never
+ *              waits for the device but to keep at most STAGE_DEPTH tasks enqueued ahead, so that host
+ *              memory stays bounded.
+ *   publisher  one thread: checks finished samples and writes their files. Never blocks a stage: stages
+ *              only wait when VD_UNPUBLISHED_LIMIT finished samples of theirs are not written yet.
+ *   errors     a failing sample carries its fault word through the whole schedule; its work is skipped,
+ *              its tickets and slots move as always. What breaks a device (memory, a closed stream) is the
+ *              run's: `broken` is raised, all rings are closed, every thread returns.
  *   stop       raises the fault of samples that have not been admitted; nothing else changes. */
 #ifndef VD_ENGINE_RUN_H
 #define VD_ENGINE_RUN_H
@@ -30,7 +31,7 @@ enum { VD_UNPUBLISHED_LIMIT = 2, VD_MAX_FORMATS = 8 };
 typedef struct vd_run_shape {
     int width, height; /* pixels */
     vd_video_shape video;
-    int decode_chunk;  /* frames */
+    int decode_chunk; /* frames */
     bool latents_only;
 } vd_run_shape;
 
@@ -52,20 +53,21 @@ typedef struct vd_hop {
 
 typedef struct vd_dump vd_dump; /* dump.h */
 
-/* One sample on its way through the devices. Written by one thread at a time; the schedule's order passes it on. */
+/* One sample on its way through the devices. Written by one thread at a time; the schedule's order passes
+ * it on. */
 typedef struct vd_trip {
-    int index;              /* in the run */
-    const vdpp_job *job;    /* resolved */
+    int index;           /* in the run */
+    const vdpp_job *job; /* resolved */
     uint64_t seed;
-    const char *output;     /* path without extension */
+    const char *output; /* path without extension */
     vd_fault fault;
     _Atomic double admitted, first_step; /* vd_now(); 0: not yet */
-    vd_hop *hops;           /* [hop_count] in the order travelled */
+    vd_hop *hops;                        /* [hop_count] in the order travelled */
     int hop_count;
-    float *latents;         /* [F,h,w,C] on the host from the last task on; owned until published */
-    uint8_t *frames;        /* [F,H,W,3], likewise; NULL when latents only */
+    float *latents;  /* [F,h,w,C] on the host from the last task on; owned until published */
+    uint8_t *frames; /* [F,H,W,3], likewise; NULL when latents only */
     int32_t nonfinite;
-    vd_dump *dump;          /* NULL: no dump */
+    vd_dump *dump; /* NULL: no dump */
     vdpp_sample_result *result;
 } vd_trip;
 
@@ -86,21 +88,21 @@ typedef struct vd_run {
     const char *model_name; /* as the user gave it */
     const char *dtype_name;
     int latent_channels;
-    int first_sample;       /* index of trips[0] among all samples of the call */
+    int first_sample; /* index of trips[0] among all samples of the call */
 
-    vd_program *programs[VD_ROLE_COUNT];   /* NULL where the run has no such part */
-    vd_program *checksum;                  /* of one state block */
-    vd_compiled *compiled[VD_ROLE_COUNT];  /* on the first device's backend */
+    vd_program *programs[VD_ROLE_COUNT];  /* NULL where the run has no such part */
+    vd_program *checksum;                 /* of one state block */
+    vd_compiled *compiled[VD_ROLE_COUNT]; /* on the first device's backend */
     vd_compiled *compiled_checksum;
     vd_state_layout state;
 
-    vd_device *const *devices;             /* [plan->devices], the engine's */
+    vd_device *const *devices; /* [plan->devices], the engine's */
     vd_plan *plan;
-    vd_costs costs;                        /* estimated from the programs, in step-times */
-    vd_task_clock *clocks;                 /* [task_count] */
-    vd_trip *trips;                        /* [samples] */
-    vd_stage **stages;                     /* [devices] */
-    vd_link **links;                       /* [devices * devices], from * devices + to; NULL where nothing goes */
+    vd_costs costs;        /* estimated from the programs, in step-times */
+    vd_task_clock *clocks; /* [task_count] */
+    vd_trip *trips;        /* [samples] */
+    vd_stage **stages;     /* [devices] */
+    vd_link **links;       /* [devices * devices], from * devices + to; NULL where nothing goes */
 
     const char *dump_folder;
     const char *const *formats;
@@ -108,9 +110,9 @@ typedef struct vd_run {
     bool overwrite;
 
     double began;
-    _Atomic int *stop;                     /* the engine's flag */
-    vd_fault broken;                       /* first failure that is not a sample's */
-    _Atomic uint32_t pulse;                /* counts everything that finishes; main and publisher park on it */
+    _Atomic int *stop;      /* the engine's flag */
+    vd_fault broken;        /* first failure that is not a sample's */
+    _Atomic uint32_t pulse; /* counts everything that finishes; main and publisher park on it */
     _Atomic int steps_done, published, last_published;
 } vd_run;
 
@@ -122,19 +124,20 @@ typedef struct vd_run_request {
     vd_dtype dtype;
     vd_device *const *devices;
     int device_count;
-    vd_plan_request plan;        /* devices, samples, steps, decode and costs are filled in here */
+    vd_plan_request plan; /* devices, samples, steps, decode and costs are filled in here */
     vd_run_shape shape;
-    const vdpp_sample *samples;  /* all of this shape, jobs resolved */
+    const vdpp_sample *samples; /* all of this shape, jobs resolved */
     int sample_count, first_sample;
-    const char *const *formats;  /* names that exist */
+    const char *const *formats; /* names that exist */
     int format_count;
     const char *dump_folder;
     bool overwrite;
     _Atomic int *stop;
-    double began;                /* vd_now() of the whole call */
+    double began; /* vd_now() of the whole call */
 } vd_run_request;
 
-/* Builds and compiles the programs, makes the plan, sizes everything. Nothing is allocated on a device yet. */
+/* Builds and compiles the programs, makes the plan, sizes everything. Nothing is allocated on a device
+ * yet. */
 vd_code vd_run_open(const vd_run_request *request, vd_run **out, vd_error *err);
 void vd_run_close(vd_run *run); /* NULL is fine */
 
@@ -145,8 +148,8 @@ typedef struct vd_run_watch {
     double stall_timeout_s; /* <= 0: never */
 } vd_run_watch;
 
-/* Makes all samples; `results` [sample_count] are filled by the publisher. Failures of samples are in their results; the
- * code is that of the run itself (a broken device, a stall). */
+/* Makes all samples; `results` [sample_count] are filled by the publisher. Failures of samples are in
+ * their results; the code is that of the run itself (a broken device, a stall). */
 vd_code vd_run_go(vd_run *run, vdpp_sample_result *results, const vd_run_watch *watch, vd_error *err);
 
 size_t vd_run_host_bytes(const vd_run *run); /* buffers of the host that a run keeps */

@@ -204,7 +204,8 @@ static bool throttle(vd_stage *s, _Atomic uint32_t *counter, int target, int lim
     }
 }
 
-/* Weights are read at the first use, so that the first steps run while the decoder is still being loaded. */
+/* Weights are read at the first use, so that the first steps run while the decoder is still being
+ * loaded. */
 static vd_code ensure_loaded(vd_stage *s, vd_role role, vd_error *err) {
     if (s->loaded[role])
         return VD_OK;
@@ -219,7 +220,8 @@ static vd_code launch(vd_stage *s, vd_role role, vd_trip *trip, vd_error *err) {
     return CALL(s, launch, s->compute, s->execs[role], &trip->fault, err);
 }
 
-static vd_code copy(vd_stage *s, vd_copy_kind kind, void *to, const void *from, size_t bytes, vd_trip *trip, vd_error *err) {
+static vd_code copy(vd_stage *s, vd_copy_kind kind, void *to, const void *from, size_t bytes, vd_trip *trip,
+                    vd_error *err) {
     return CALL(s, copy, s->compute, kind, to, from, bytes, &trip->fault, err);
 }
 
@@ -251,8 +253,8 @@ static vd_code receive(vd_stage *s, const vd_task *task, vd_trip *trip, vd_error
     if (!vd_ring_pop(&link->tickets, &ticket))
         return closed(s, err);
     if (ticket.sample != task->sample)
-        return vd_fail(err, VD_ERR_INTERNAL, "device %s expected sample %d from %s and got %d", s->device->name,
-                       task->sample, link->from->name, ticket.sample);
+        return vd_fail(err, VD_ERR_INTERNAL, "device %s expected sample %d from %s and got %d",
+                       s->device->name, task->sample, link->from->name, ticket.sample);
     vd_exec **sum = &s->slot_sums[hand->from * VD_LINK_SLOTS + ticket.slot];
     if (!*sum)
         VD_TRY(open_sum(s, link->slots[ticket.slot], sum, err));
@@ -277,14 +279,15 @@ static vd_code send(vd_stage *s, const vd_task *task, vd_trip *trip, vd_error *e
         return closed(s, err);
     VD_TRY(CALL(s, wait, s->copy, out->filled, err));
     VD_TRY(CALL(s, wait, s->copy, link->freed[ticket.slot], err));
-    VD_TRY(CALL(s, copy_peer, s->copy, link->to, link->slots[ticket.slot], out->block, s->run->state.total, &trip->fault,
-                err));
+    VD_TRY(CALL(s, copy_peer, s->copy, link->to, link->slots[ticket.slot], out->block, s->run->state.total,
+                &trip->fault, err));
     VD_TRY(CALL(s, record, s->copy, out->sent, err));
     VD_TRY(CALL(s, record, s->copy, link->copied[ticket.slot], err));
     return vd_ring_push(&link->tickets, &ticket) ? VD_OK : closed(s, err);
 }
 
-/* The first task of a sample: everything the host computes goes to the device. Failures are the sample's. */
+/* The first task of a sample: everything the host computes goes to the device. Failures are the
+ * sample's. */
 static vd_code admit(vd_stage *s, vd_trip *trip, vd_error *err) {
     vd_run *run = s->run;
     vd_staging *staging = &s->staging[s->admitted_count++ % VD_STAGE_DEPTH];
@@ -302,13 +305,15 @@ static vd_code admit(vd_stage *s, vd_trip *trip, vd_error *err) {
         return VD_OK;
     size_t pixels = 3 * sizeof(float) * (size_t)run->shape.width * (size_t)run->shape.height;
     size_t clip = vd_staging_bytes(run) - run->state.total - pixels;
-    VD_TRY(copy(s, VD_TO_DEVICE, vd_board_find(&s->board, "clip_pixels"), staging->clip_pixels, clip, trip, err));
-    return copy(s, VD_TO_DEVICE, vd_board_find(&s->board, "vae_pixels"), staging->vae_pixels, pixels, trip, err);
+    VD_TRY(copy(s, VD_TO_DEVICE, vd_board_find(&s->board, "clip_pixels"), staging->clip_pixels, clip, trip,
+                err));
+    return copy(s, VD_TO_DEVICE, vd_board_find(&s->board, "vae_pixels"), staging->vae_pixels, pixels, trip,
+                err);
 }
 
 static vd_code dump_field(vd_stage *s, vd_trip *trip, vd_field field, float *to, vd_error *err) {
-    return copy(s, VD_TO_HOST, to, vd_state_at(&s->run->state, s->board.state, field), s->run->state.bytes[field], trip,
-                err);
+    return copy(s, VD_TO_HOST, to, vd_state_at(&s->run->state, s->board.state, field),
+                s->run->state.bytes[field], trip, err);
 }
 
 static vd_code encode(vd_stage *s, vd_trip *trip, vd_error *err) {
@@ -359,11 +364,11 @@ static vd_code decode(vd_stage *s, vd_trip *trip, vd_error *err) {
     VD_TRY(copy(s, VD_TO_DEVICE, nonfinite, &trip->nonfinite, sizeof trip->nonfinite, trip, err));
     for (int first = 0; first < frames; first += shape->decode_chunk) {
         int count = frames - first < shape->decode_chunk ? frames - first : shape->decode_chunk;
-        VD_TRY(copy(s, VD_ON_DEVICE, vd_board_find(&s->board, "decoder_latents"), latents + (size_t)first * latent_bytes,
-                    (size_t)count * latent_bytes, trip, err));
+        VD_TRY(copy(s, VD_ON_DEVICE, vd_board_find(&s->board, "decoder_latents"),
+                    latents + (size_t)first * latent_bytes, (size_t)count * latent_bytes, trip, err));
         VD_TRY(launch(s, count == shape->decode_chunk ? VD_ROLE_DECODER : VD_ROLE_DECODER_REST, trip, err));
-        VD_TRY(copy(s, VD_TO_HOST, trip->frames + (size_t)first * frame_bytes, vd_board_find(&s->board, "decoder_frames"),
-                    (size_t)count * frame_bytes, trip, err));
+        VD_TRY(copy(s, VD_TO_HOST, trip->frames + (size_t)first * frame_bytes,
+                    vd_board_find(&s->board, "decoder_frames"), (size_t)count * frame_bytes, trip, err));
     }
     return copy(s, VD_TO_HOST, &trip->nonfinite, nonfinite, sizeof trip->nonfinite, trip, err);
 }
@@ -404,9 +409,15 @@ static vd_code run_task(vd_stage *s, int index, vd_error *err) {
         VD_TRY(receive(s, task, trip, err));
     VD_TRY(CALL(s, notify, s->compute, task_began, clock, err));
     switch (task->kind) {
-    case VD_TASK_ENCODE: VD_TRY(encode(s, trip, err)); break;
-    case VD_TASK_STEPS: VD_TRY(run_steps(s, task, trip, err)); break;
-    case VD_TASK_DECODE: VD_TRY(decode(s, trip, err)); break;
+    case VD_TASK_ENCODE:
+        VD_TRY(encode(s, trip, err));
+        break;
+    case VD_TASK_STEPS:
+        VD_TRY(run_steps(s, task, trip, err));
+        break;
+    case VD_TASK_DECODE:
+        VD_TRY(decode(s, trip, err));
+        break;
     }
     if (task->handoff_out >= 0)
         VD_TRY(send(s, task, trip, err));

@@ -1,4 +1,5 @@
-/* One host thread per device: runs the device's tasks of the plan in order (design.md section 5; run.h DESIGN). */
+/* One host thread per device: runs the device's tasks of the plan in order (design.md section 5; run.h
+ * DESIGN). */
 #ifndef VD_ENGINE_STAGE_H
 #define VD_ENGINE_STAGE_H
 
@@ -9,9 +10,9 @@
 #include "engine/run.h"
 
 enum {
-    VD_STAGE_DEPTH = 2,   /* tasks enqueued ahead of the device */
-    VD_STAGE_OUTBOXES = 2,/* so that the next sample's steps overlap the copy of the last one */
-    VD_STAGE_SLOTS = 64,  /* checksum programs: at most devices * VD_LINK_SLOTS + outboxes */
+    VD_STAGE_DEPTH = 2,    /* tasks enqueued ahead of the device */
+    VD_STAGE_OUTBOXES = 2, /* so that the next sample's steps overlap the copy of the last one */
+    VD_STAGE_SLOTS = 64,   /* checksum programs: at most devices * VD_LINK_SLOTS + outboxes */
 };
 
 /* A state block on its way out, waiting for the copy stream. */
@@ -31,7 +32,7 @@ typedef struct vd_activity {
 
 struct vd_stage {
     vd_run *run;
-    int index;           /* of the device */
+    int index; /* of the device */
     vd_device *device;
     vd_thread thread;
     vd_stream *compute, *copy;
@@ -42,15 +43,15 @@ struct vd_stage {
     bool loaded[VD_ROLE_COUNT];
     vd_exec *execs[VD_ROLE_COUNT];
     vd_outbox outboxes[VD_STAGE_OUTBOXES];
-    int sent_count;      /* hand-offs sent so far */
+    int sent_count; /* hand-offs sent so far */
     vd_exec *outbox_sums[VD_STAGE_OUTBOXES];
     vd_exec **slot_sums; /* [devices * VD_LINK_SLOTS], by sender and slot */
     uint64_t *sum;       /* device memory: result of the last checksum */
     vd_staging staging[VD_STAGE_DEPTH];
-    bool admits;         /* some sample's first task is here */
+    bool admits; /* some sample's first task is here */
     int admitted_count;
     vd_image_cache cache;
-    vd_ring done;        /* vd_trip *: pushed by the compute stream, popped by the publisher */
+    vd_ring done; /* vd_trip *: pushed by the compute stream, popped by the publisher */
     int enqueued;
     _Atomic uint32_t finished;  /* tasks; parked on by the stage */
     int completed;              /* samples whose last task was enqueued here */
@@ -59,7 +60,8 @@ struct vd_stage {
     size_t planned_bytes;
 };
 
-/* Which parts of the networks device `index` needs, and the bytes that it will allocate. Needs run->compiled. */
+/* Which parts of the networks device `index` needs, and the bytes that it will allocate. Needs
+ * run->compiled. */
 vd_code vd_stage_plan(vd_run *run, int index, vd_stage **out, vd_error *err);
 /* Allocates everything on `device`; run->links must be complete before vd_stage_start. */
 vd_code vd_stage_open(vd_stage *s, vd_device *device, vd_error *err);

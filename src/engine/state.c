@@ -5,9 +5,9 @@
 #include <string.h>
 
 static const char *const field_names[VD_FIELD_COUNT] = {
-    [VD_FIELD_EMBEDS] = "embeds",     [VD_FIELD_TIME_IDS] = "time_ids", [VD_FIELD_TIMESTEPS] = "timesteps",
-    [VD_FIELD_SIGMAS] = "sigmas",     [VD_FIELD_GUIDANCE] = "guidance", [VD_FIELD_STEP] = "step",
-    [VD_FIELD_IMAGE] = "image",       [VD_FIELD_LATENTS] = "latents",
+    [VD_FIELD_EMBEDS] = "embeds", [VD_FIELD_TIME_IDS] = "time_ids", [VD_FIELD_TIMESTEPS] = "timesteps",
+    [VD_FIELD_SIGMAS] = "sigmas", [VD_FIELD_GUIDANCE] = "guidance", [VD_FIELD_STEP] = "step",
+    [VD_FIELD_IMAGE] = "image",   [VD_FIELD_LATENTS] = "latents",
 };
 
 vd_field vd_state_field(const char *name) {
@@ -22,7 +22,8 @@ static size_t external_bytes(const vd_program *p, const char *name) {
     return v == VD_NONE ? 0 : (size_t)vd_shape_count(p->values[v].shape) * vd_dtype_bytes(p->values[v].dtype);
 }
 
-vd_code vd_state_plan(const vd_program *condition, const vd_program *step, vd_state_layout *out, vd_error *err) {
+vd_code vd_state_plan(const vd_program *condition, const vd_program *step, vd_state_layout *out,
+                      vd_error *err) {
     *out = (vd_state_layout){0};
     for (int f = 0; f < VD_FIELD_COUNT; f++) {
         size_t a = external_bytes(condition, field_names[f]), b = external_bytes(step, field_names[f]);

@@ -1,5 +1,6 @@
-/* A sample's state: everything that moves with it from device to device, in one block, so that a hand-off is one copy.
- * The fields are the externals of the condition and step programs that belong to the sample (model/networks.h). */
+/* A sample's state: everything that moves with it from device to device, in one block, so that a hand-off
+ * is one copy. The fields are the externals of the condition and step programs that belong to the sample
+ * (model/networks.h). */
 #ifndef VD_ENGINE_STATE_H
 #define VD_ENGINE_STATE_H
 
@@ -23,7 +24,8 @@ typedef struct vd_state_layout {
 } vd_state_layout;
 
 /* Sizes from the externals of the two programs that use the state. */
-vd_code vd_state_plan(const vd_program *condition, const vd_program *step, vd_state_layout *out, vd_error *err);
+vd_code vd_state_plan(const vd_program *condition, const vd_program *step, vd_state_layout *out,
+                      vd_error *err);
 
 /* The field whose external is called `name`, or VD_FIELD_COUNT. */
 vd_field vd_state_field(const char *name);

@@ -35,10 +35,10 @@ typedef struct vd_part {
 
 #define VD_PART(...) ((vd_part){.scale = 1, __VA_ARGS__})
 
-/* The constant [out, in, kh, kw] that the parts make. Taken in order, a part either continues where the ones
- * before it end or is added to rows that they fill; together they fill the constant. It bears the name of the
- * first part. The first failure (a tensor that is missing or has another shape) is kept for vd_weights_error
- * and NULL is returned; builders go on with it and their program is refused in the end. */
+/* The constant [out, in, kh, kw] that the parts make. Taken in order, a part either continues where the
+ * ones before it end or is added to rows that they fill; together they fill the constant. It bears the
+ * name of the first part. The first failure (a tensor that is missing or has another shape) is kept for
+ * vd_weights_error and NULL is returned; builders go on with it and their program is refused in the end. */
 const vd_constant *vd_weights_constant(vd_weights *w, const int64_t dims[4], const vd_part *parts, int count);
 
 /* One whole tensor. */
