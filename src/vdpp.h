@@ -96,7 +96,7 @@ typedef struct vdpp_job {
     double out_fps;                    /* played frames per second; fps */
     int motion;                        /* motion bucket id, 127; -1: 0 */
     double noise_aug;                  /* 0.02; negative: 0 */
-    double guidance_min, guidance_max; /* 1 and 3; no guidance when max <= 1 */
+    double guidance_min, guidance_max; /* 1 and 3; negative: 0; no guidance when max <= 1 */
     int decode_chunk;                  /* frames decoded at once; all */
     const char *fit;                   /* "crop" (default), "stretch", "pad" */
     int latents_only;                  /* no image, no decoding: conditioning is drawn from the seed */

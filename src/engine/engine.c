@@ -281,7 +281,8 @@ typedef struct watcher {
     const call *call;
     vdpp_report *report;
     int64_t steps, steps_before; /* of the call; of earlier runs */
-    int done_before, seen;       /* published samples of earlier runs; of this run at the last look */
+    int done_before, failed_before,
+        seen; /* samples of earlier runs; published of this run at the last look */
 } watcher;
 
 static void read_activity(const vd_run *run, vdpp_device_progress *out) {
@@ -307,6 +308,7 @@ static void look(void *user, const vd_run *run) {
     read_activity(run, devices);
     vdpp_progress p = {.samples = w->call->count,
                        .finished = w->done_before + published,
+                       .failed = w->failed_before + atomic_load(&run->failed),
                        .steps = w->steps,
                        .steps_done = w->steps_before + atomic_load(&run->steps_done),
                        .elapsed_s = vd_now() - w->call->began,
@@ -346,6 +348,7 @@ static vd_code run_shape(call *c, int first, int count, const vd_run_shape *shap
         }
     }
     w->done_before += atomic_load(&run->published);
+    w->failed_before += atomic_load(&run->failed);
     w->steps_before += atomic_load(&run->steps_done);
     w->seen = 0;
     vd_run_close(run);

@@ -72,6 +72,7 @@ static void fill_defaults(const vdpp_engine *engine, vdpp_job *job) {
     default_double(&job->noise_aug, s->noise_aug, 0.02);
     job->noise_aug = job->noise_aug < 0 ? 0 : job->noise_aug;
     default_double(&job->guidance_min, s->guidance_min, 1);
+    job->guidance_min = job->guidance_min < 0 ? 0 : job->guidance_min;
     default_double(&job->guidance_max, s->guidance_max, 3);
     default_int(&job->decode_chunk, s->decode_chunk, job->frames);
     job->decode_chunk = job->decode_chunk > job->frames ? job->frames : job->decode_chunk;

@@ -156,6 +156,7 @@ static void publish_trip(vd_run *run, vd_stage *stage, vd_trip *trip) {
     }
     r->finished_s = vd_now() - run->began;
     vd_trip_release(run, trip);
+    atomic_fetch_add(&run->failed, r->code != VD_OK);
     atomic_fetch_add_explicit(&stage->published, 1, memory_order_release);
     vd_wake_all(&stage->published);
     atomic_store(&run->last_published, trip->index);

@@ -113,7 +113,7 @@ typedef struct vd_run {
     _Atomic int *stop;      /* the engine's flag */
     vd_fault broken;        /* first failure that is not a sample's */
     _Atomic uint32_t pulse; /* counts everything that finishes; main and publisher park on it */
-    _Atomic int steps_done, published, last_published;
+    _Atomic int steps_done, published, failed, last_published; /* failed: counted in published too */
 } vd_run;
 
 /* What the engine gives to each run. */
