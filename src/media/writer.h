@@ -13,8 +13,8 @@ typedef struct vd_clip {
     double fps;                /* played frames per second, > 0 */
     const uint8_t *rgb;        /* [frames, height, width, 3]; NULL for latents only */
     int latent_frames, latent_channels, latent_height, latent_width;
-    const float *latents;      /* [latent_frames, latent_channels, latent_height, latent_width] */
-    const char *comment;       /* settings and seed as one line of JSON: goes into the mp4's comment tag */
+    const float *latents; /* [latent_frames, latent_channels, latent_height, latent_width] */
+    const char *comment;  /* settings and seed as one line of JSON: goes into the mp4's comment tag */
 } vd_clip;
 
 typedef struct vd_format {
