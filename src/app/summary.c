@@ -32,7 +32,7 @@ static void print_samples(const vdpp_report *r, const vdpp_sample *samples, FILE
 static void print_timing(const vdpp_report *r, FILE *file) {
     fprintf(file, "\n%d of %d made, mode %s on %d device%s, %s\n\n", r->made, r->sample_count, r->mode,
             r->device_count, r->device_count == 1 ? "" : "s", r->dtype);
-    fprintf(file, "wall clock         %8.2f s   (load %.2f s and warm-up %.2f s came before)\n", r->wall_s,
+    fprintf(file, "wall clock         %8.2f s   of it %.2f s loading, %.2f s warming up\n", r->wall_s,
             r->load_s, r->warmup_s);
     fprintf(file, "first result       %8.2f s\n", r->first_sample_s);
     fprintf(file, "steady interval    %8.2f s   between results, fill and drain left out\n",

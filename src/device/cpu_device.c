@@ -68,7 +68,8 @@ static vd_code cpu_allocate(vd_device *d, size_t bytes, void **memory, vd_error 
         memset(block, 0, total);
     *(block_header *)block = (block_header){total, mapped};
     *memory = block + BLOCK_HEADER;
-    size_t now = atomic_fetch_add(&d->allocated, total) + total, peak = atomic_load(&d->peak);
+    size_t kept = total - BLOCK_HEADER;
+    size_t now = atomic_fetch_add(&d->allocated, kept) + kept, peak = atomic_load(&d->peak);
     while (now > peak && !atomic_compare_exchange_weak(&d->peak, &peak, now)) {
     }
     return VD_OK;
@@ -79,7 +80,7 @@ static void cpu_release(vd_device *d, void *memory) {
         return;
     unsigned char *block = (unsigned char *)memory - BLOCK_HEADER;
     block_header h = *(block_header *)block;
-    atomic_fetch_sub(&d->allocated, h.bytes);
+    atomic_fetch_sub(&d->allocated, h.bytes - BLOCK_HEADER);
     if (h.mapped)
         munmap(block, h.bytes);
     else

@@ -58,7 +58,7 @@ vd_code vd_stage_plan(vd_run *run, int index, vd_stage **out, vd_error *err) {
         s->arena_bytes = arena > s->arena_bytes ? arena : s->arena_bytes;
         VD_TRY(vd_board_add(&s->board, run->programs[r], err));
     }
-    s->planned_bytes = s->arena_bytes + s->board.bytes + blocks * run->state.total + VD_ALIGNMENT;
+    s->planned_bytes = s->arena_bytes + s->board.bytes + blocks * run->state.total + 2 * VD_ALIGNMENT;
     return VD_OK;
 }
 
