@@ -50,20 +50,18 @@ static void add_projection(const condition *s, vd_name at, int64_t channels, int
 
 /* One product for the time projections of all resnets. */
 static vd_code project_steps(condition *s, vd_value embedded, vd_error *err) {
+    static const char *const halves[] = {"spatial_res_block.", "temporal_res_block."};
     vd_net *n = &s->net;
     int64_t out = s->blocks->step_bias;
-    vd_part *weights = malloc(2 * (size_t)s->blocks->count * 3 * sizeof *weights), *biases = weights;
+    int most = 2 * s->blocks->count, count = 0;
+    vd_part *weights = malloc(3 * (size_t)most * sizeof *weights);
     if (!weights)
-        return vd_fail_memory(err, "a list of weights",
-                              2ull * (unsigned)s->blocks->count * 3 * sizeof *weights);
-    biases += 2 * s->blocks->count;
-    int count = 0;
-    for (const vd_block *b = s->blocks->items; b < s->blocks->items + s->blocks->count; b++) {
-        static const char *const halves[] = {"spatial_res_block.", "temporal_res_block."};
+        return vd_fail_memory(err, "a list of weights", 3ull * (unsigned)most * sizeof *weights);
+    vd_part *biases = weights + most; /* two for each weight */
+    for (const vd_block *b = s->blocks->items; b < s->blocks->items + s->blocks->count; b++)
         for (int half = 0; half < 2 && b->kind == VD_BLOCK_RESNET; half++, count++)
             add_projection(s, vd_name_in(b->name, "%s", halves[half]), b->channels,
                            b->step_bias + half * b->channels, &weights[count], &biases[2 * count]);
-    }
     vd_shape table = vd_program_shape(n->p, embedded);
     table.c = out;
     vd_program_linear(
@@ -90,9 +88,8 @@ static void place_frames(condition *s, const vd_block *b, vd_value positions) {
                                 .dst = vd_program_view(n->p, positions, shape, s->frames * b->positions)));
 }
 
-/* Cross-attention over one key is to_out(to_v(embedding)) for every token; the unconditional half's embedding
- * is zero, so only biases are left of it. Both come with the bias of the self-attention before them (7.11).
- */
+/* Cross-attention over one key is to_out(to_v(embedding)) for every token; in the unconditional half the
+ * embedding is zero, so only biases are left. The bias of the self-attention before it is added (7.11). */
 static void attend(condition *s, vd_name at, int64_t c, vd_value embeds, vd_value context, int64_t offset) {
     vd_net *n = &s->net;
     vd_part biases[] = {VD_PART(.name = vd_name_in(at, "attn1.to_out.0.bias"), .dims = {c}),

@@ -89,8 +89,13 @@ static vd_value transformer(unet *u, const vd_block *b, vd_value x) {
                              VD_LINEAR(.src = y, .weight = out.weight, .bias = out.bias, .residual = x));
 }
 
+/* To the size of the skip that comes next: twice x's, or one less where the way down rounded up (7.4). */
+static vd_value upsample(unet *u, const vd_block *b, vd_value x) {
+    vd_shape to = vd_program_shape(u->net.p, u->skips[u->skip_count - 1]);
+    return vd_net_upsample(&u->net, b->name, x, to.h, to.w);
+}
+
 static vd_value run_block(unet *u, const vd_block *b, vd_value x) {
-    vd_shape to;
     switch (b->kind) {
     case VD_BLOCK_RESNET:
         return resnet(u, b, x);
@@ -101,8 +106,7 @@ static vd_value run_block(unet *u, const vd_block *b, vd_value x) {
     case VD_BLOCK_UP:
         break;
     }
-    to = vd_program_shape(u->net.p, u->skips[u->skip_count - 1]); /* also right for odd sizes (7.4) */
-    return vd_net_upsample(&u->net, b->name, x, to.h, to.w);
+    return upsample(u, b, x);
 }
 
 /* v = UNet(x) into `v`. */

@@ -16,8 +16,7 @@ static vd_value resnet(vd_net *n, vd_name at, int j, vd_value x, int64_t out) {
     return vd_net_video_resnet(n, vd_name_in(at, "resnets.%d.", j), &r);
 }
 
-/* One attention at most, and with it the second resnet: any further ones that the file holds never run (9.2).
- */
+/* One attention at most, and with it the second resnet: further ones in the file never run (9.2). */
 static vd_value mid_block(vd_net *n, const vd_vae_config *c, vd_value x) {
     int64_t deepest = c->channels[c->levels - 1];
     vd_name at = {"decoder.mid_block."};

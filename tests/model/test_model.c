@@ -136,14 +136,16 @@ static void a_wrong_shape_is_refused(void **state) {
 
 /* ---- the real model's size, from files that hold no bytes ---- */
 
-/* A safetensors file of these tensors whose data is a hole. */
-static void write_hollow(const char *path, const vd_inventory *tensors) {
+/* A safetensors file of these tensors, less the one called `without`, whose data is a hole. */
+static void write_hollow(const char *path, const vd_inventory *tensors, const char *without) {
     vd_text header = {0};
     uint64_t offset = 0;
     for (int i = 0; i < tensors->count; i++) {
         const vd_named_shape *s = &tensors->items[i];
+        if (strcmp(s->name, without) == 0)
+            continue;
         uint64_t end = offset + 2 * (uint64_t)vd_shape_elements(s);
-        vd_text_add(&header, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[", i ? "," : "{", s->name);
+        vd_text_add(&header, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[", offset ? "," : "{", s->name);
         for (int k = 0; k < s->rank; k++)
             vd_text_add(&header, "%s%lld", k ? "," : "", (long long)s->dims[k]);
         vd_text_add(&header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
@@ -162,36 +164,100 @@ static void write_hollow(const char *path, const vd_inventory *tensors) {
     vd_text_free(&header);
 }
 
-static vd_model *open_hollow(const folder *where, const char *configs) {
+/* A model folder that is complete but for the bytes of its weights. */
+typedef struct hollow {
+    folder where;
+    vd_inventory tensors[3];
+} hollow;
+
+static const char *const weight_files[] = {"unet/diffusion_pytorch_model.safetensors",
+                                           "vae/diffusion_pytorch_model.safetensors",
+                                           "image_encoder/model.safetensors"};
+
+static hollow hollow_make(const char *configs) {
     static const char *const files[] = {"model_index.json",
                                         "unet/config.json",
                                         "vae/config.json",
                                         "image_encoder/config.json",
                                         "scheduler/scheduler_config.json",
                                         "feature_extractor/preprocessor_config.json"};
+    hollow h = {.where = folder_make()};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char from[128], *text;
         size_t length;
         snprintf(from, sizeof from, "%s/%s", configs, files[i]);
         must(vd_file_read(from, "config", 1 << 20, &text, &length, err));
-        must(vd_make_parents(folder_path(where, files[i]), err));
-        folder_write(where, files[i], text, length);
+        must(vd_make_parents(folder_path(&h.where, files[i]), err));
+        folder_write(&h.where, files[i], text, length);
         free(text);
     }
     vd_config config;
     must(vd_config_load(configs, &config, err));
-    vd_inventory tensors[3] = {0};
-    must(vd_inventory_unet(&config.unet, &tensors[0], err));
-    must(vd_inventory_vae(&config.vae, &tensors[1], err));
-    must(vd_inventory_clip(&config.clip, &tensors[2], err));
-    write_hollow(folder_path(where, "unet/diffusion_pytorch_model.safetensors"), &tensors[0]);
-    write_hollow(folder_path(where, "vae/diffusion_pytorch_model.safetensors"), &tensors[1]);
-    write_hollow(folder_path(where, "image_encoder/model.safetensors"), &tensors[2]);
+    must(vd_inventory_unet(&config.unet, &h.tensors[0], err));
+    must(vd_inventory_vae(&config.vae, &h.tensors[1], err));
+    must(vd_inventory_clip(&config.clip, &h.tensors[2], err));
     for (int i = 0; i < 3; i++)
-        vd_inventory_free(&tensors[i]);
-    vd_model *m;
-    must(vd_model_open(where->path, NULL, &m, err));
-    return m;
+        write_hollow(folder_path(&h.where, weight_files[i]), &h.tensors[i], "");
+    return h;
+}
+
+static void hollow_remove(hollow *h) {
+    for (int i = 0; i < 3; i++)
+        vd_inventory_free(&h->tensors[i]);
+    folder_remove(&h->where);
+}
+
+static vd_code build_component(vd_model *m, int component, vd_error *err) {
+    vd_program *p[2] = {0};
+    vd_code code = VD_OK;
+    if (component == 0) {
+        code = vd_build_condition(m, VD_F32, tiny_video, &p[0], err);
+        if (code == VD_OK)
+            code = vd_build_step(m, VD_F32, tiny_video, false, &p[1], err);
+    } else if (component == 1) {
+        code = vd_build_vae_encoder(m, VD_F32, 64, 64, &p[0], err);
+        if (code == VD_OK)
+            code = vd_build_decoder(m, VD_F32, 2, 16, 16, &p[1], err);
+    } else
+        code = vd_build_clip(m, VD_F32, &p[0], err);
+    vd_program_free(p[0]);
+    vd_program_free(p[1]);
+    return code;
+}
+
+/* Those that cross-attention over one key never needs, and the mid attention that one layer per block leaves out. */
+static bool has_no_effect(const char *name) {
+    return strstr(name, "attn2.to_q") || strstr(name, "attn2.to_k") ||
+           strstr(name, "decoder.mid_block.attentions") ||
+           (strstr(name, "transformer_blocks") && strstr(name, ".norm2."));
+}
+
+/* One tensor after another is left out: the model that lacks it is refused by that name. */
+static void a_missing_tensor_is_named(void **state) {
+    (void)state;
+    enum { EVERY = 11 }; /* a sample of them, of all kinds */
+    hollow h = hollow_make("tests/golden/configs/tiny");
+    for (int component = 0; component < 3; component++) {
+        const vd_inventory *all = &h.tensors[component];
+        char file[256];
+        snprintf(file, sizeof file, "%s/%s", h.where.path, weight_files[component]);
+        for (int i = component; i < all->count; i += EVERY) {
+            char quoted[VD_TENSOR_NAME_CAP + 2];
+            snprintf(quoted, sizeof quoted, "'%s'", all->items[i].name);
+            write_hollow(file, all, all->items[i].name);
+            vd_model *m;
+            must(vd_model_open(h.where.path, NULL, &m, err));
+            vd_error err = {0};
+            vd_code code = build_component(m, component, &err);
+            if (has_no_effect(quoted))
+                assert_int_equal(code, VD_OK);
+            else
+                check_refusal(quoted, code, VD_ERR_DATA, &err, quoted, "is missing", 0);
+            vd_model_close(m);
+        }
+        write_hollow(file, all, "");
+    }
+    hollow_remove(&h);
 }
 
 static int64_t constant_elements(const vd_program *p) {
@@ -209,9 +275,10 @@ static int64_t constant_elements(const vd_program *p) {
  * at the widest point: seven tensors of the first level's attention, one of them three times as wide. */
 static void the_real_model_costs_what_it_must(void **state) {
     (void)state;
-    folder where = folder_make();
-    vd_model *m = open_hollow(&where, "tests/golden/configs/full");
+    hollow h = hollow_make("tests/golden/configs/full");
+    vd_model *m;
     vd_program *p;
+    must(vd_model_open(h.where.path, NULL, &m, err));
     must(vd_build_step(m, VD_F16, (vd_video_shape){14, 72, 128, 25, true}, false, &p, err));
     assert_float_equal(vd_program_flops(p) * 1e-12, 86.15, 0.01);
     assert_int_equal(p->op_count, 301);
@@ -224,7 +291,7 @@ static void the_real_model_costs_what_it_must(void **state) {
     assert_in_range(p->arena_bytes, 1, 4ull * 14 * 576 * 1024 * 128 * 2);
     vd_program_free(p);
     vd_model_close(m);
-    folder_remove(&where);
+    hollow_remove(&h);
 }
 
 int main(void) {
@@ -233,6 +300,7 @@ int main(void) {
         cmocka_unit_test(programs_share_their_constants),
         cmocka_unit_test(programs_bind_what_they_promise),
         cmocka_unit_test(a_wrong_shape_is_refused),
+        cmocka_unit_test(a_missing_tensor_is_named),
         cmocka_unit_test(the_real_model_costs_what_it_must),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
