@@ -21,7 +21,9 @@ struct vd_cpu_plan {
     int64_t h, w, oh, ow, k, kh, stride, pad_top;
     vd_dtype in, out; /* of the product */
     bool direct_in, direct_out;
-    size_t in_at, out_at, product_at;
+    bool taps;                 /* few output channels: cpu_taps.c */
+    vd_product_spec window[2]; /* the convolution of a whole chunk and of the rest */
+    size_t in_at, taps_at, out_at, product_at;
 };
 
 /* One chunk: images [n, n + images), output rows [y, y + rows), columns [x, x + cols) of each. */
@@ -69,22 +71,8 @@ static void plan_split(vd_cpu_plan *t, const vd_conv *op) {
                             budget);
 }
 
-static void plan_types(vd_cpu_plan *t, const vd_cpu_library *l, const vd_program *p, const vd_conv *op) {
-    vd_dtype dst = p->values[op->dst].dtype;
-    t->in = vd_library_compute_type(l, p->dtype);
-    bool resized = t->h != t->sh || t->w != t->sw;
-    t->direct_in = op->norm.kind == VD_NORM_NONE && !resized && t->in == p->dtype;
-    t->direct_out = dst == VD_F32 || dst == t->in;
-    t->out = t->direct_out ? dst : VD_F32;
-    plan_split(t, op);
-    if (t->split == SPLIT_COLUMNS) {
-        t->direct_out = false;
-        t->out = VD_F32;
-    }
-}
-
-/* The product for a chunk of `size` items. */
-static vd_product_spec chunk_spec(const vd_cpu_plan *t, const vd_conv *op, int64_t size) {
+/* The convolution of a chunk of `size` items. */
+static vd_product_spec chunk_window(const vd_cpu_plan *t, const vd_conv *op, int64_t size) {
     const int64_t *d = op->weight->dims;
     vd_product_spec s = {.n = 1, .h = t->h, .w = t->w, .c = d[1], .oh = t->oh, .ow = t->ow, .k = d[0]};
     s.kh = d[2];
@@ -107,21 +95,53 @@ static vd_product_spec chunk_spec(const vd_cpu_plan *t, const vd_conv *op, int64
         s.h = (size - 1) * t->stride + t->kh;
         s.pad_top = s.pad_bottom = 0;
     }
-    bool plain = d[2] == 1 && d[3] == 1 && t->stride == 1 && s.h == s.oh && s.w == s.ow;
-    return plain ? (vd_product_spec){.matrix = 1,
-                                     .n = s.n * s.h * s.w,
-                                     .c = s.c,
-                                     .k = s.k,
-                                     .in = s.in,
-                                     .out = s.out,
-                                     .bias = s.bias,
-                                     .add = s.add}
-                 : s;
+    return s;
 }
 
-static size_t chunk_bytes(const vd_product_spec *s, bool in) {
-    int64_t pixels = s->matrix ? s->n : in ? s->n * s->h * s->w : s->n * s->oh * s->ow;
-    return (size_t)(pixels * (in ? s->c : s->k)) * vd_dtype_bytes((vd_dtype)(in ? s->in : s->out));
+static void plan_types(vd_cpu_plan *t, const vd_cpu_library *l, const vd_program *p, const vd_conv *op) {
+    vd_dtype dst = p->values[op->dst].dtype;
+    t->in = vd_library_compute_type(l, p->dtype);
+    bool resized = t->h != t->sh || t->w != t->sw;
+    t->direct_in = op->norm.kind == VD_NORM_NONE && !resized && t->in == p->dtype;
+    t->direct_out = dst == VD_F32 || dst == t->in;
+    t->out = t->direct_out ? dst : VD_F32;
+    plan_split(t, op);
+    vd_product_spec whole = chunk_window(t, op, t->total);
+    t->taps = vd_taps_pay(&whole);
+    if (t->split == SPLIT_COLUMNS || t->taps) {
+        t->direct_out = false;
+        t->out = VD_F32;
+    }
+}
+
+/* What is run for it: itself, or a matrix product. */
+static vd_product_spec product_of(const vd_cpu_plan *t, const vd_product_spec *window) {
+    const vd_product_spec *s = window;
+    if (t->taps)
+        return vd_taps_product(s);
+    if (s->kh > 1 || s->kw > 1 || s->stride > 1 || s->h != s->oh || s->w != s->ow)
+        return *s;
+    return (vd_product_spec){.matrix = 1,
+                             .n = s->n * s->h * s->w,
+                             .c = s->c,
+                             .k = s->k,
+                             .in = s->in,
+                             .out = s->out,
+                             .bias = s->bias,
+                             .add = s->add};
+}
+
+static void plan_scratch(vd_cpu_plan *t, size_t *scratch) {
+    const vd_product_spec *s = &t->window[0];
+    size_t in_pixels = (size_t)(s->n * s->h * s->w), out_pixels = (size_t)(s->n * s->oh * s->ow);
+    size_t in = in_pixels * (size_t)s->c * vd_dtype_bytes(t->in);
+    size_t taps = in_pixels * (size_t)(s->kh * s->kw * s->k) * sizeof(float);
+    size_t out = out_pixels * (size_t)s->k * vd_dtype_bytes(t->out);
+    t->in_at = t->norm.scratch;
+    t->taps_at = t->in_at + (t->direct_in ? 0 : vd_align_up(in));
+    t->out_at = t->taps_at + (t->taps ? vd_align_up(taps) : 0);
+    t->product_at = t->out_at + (t->direct_out ? 0 : vd_align_up(out));
+    *scratch = t->product_at + t->product.scratch;
 }
 
 static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_conv *op, vd_cpu_plan *t,
@@ -129,14 +149,12 @@ static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_conv 
     t->kernels = l->kernels;
     plan_sizes(t, p, op);
     plan_types(t, l, p, op);
-    vd_product_spec spec = chunk_spec(t, op, t->step);
-    vd_product_spec rest = chunk_spec(t, op, t->total % t->step ? t->total % t->step : t->step);
+    t->window[0] = chunk_window(t, op, t->step);
+    t->window[1] = chunk_window(t, op, t->total % t->step ? t->total % t->step : t->step);
+    vd_product_spec spec = product_of(t, &t->window[0]), rest = product_of(t, &t->window[1]);
     VD_TRY(vd_normaliser_plan(l, &op->norm, t->c[0] + t->c[1], &t->norm, err));
     VD_TRY(vd_chunked_plan(l, &spec, &rest, op->weight, op->bias, p->dtype, &t->product, err));
-    t->in_at = t->norm.scratch;
-    t->out_at = t->in_at + (t->direct_in ? 0 : vd_align_up(chunk_bytes(&spec, true)));
-    t->product_at = t->out_at + (t->direct_out ? 0 : vd_align_up(chunk_bytes(&spec, false)));
-    *scratch = t->product_at + t->product.scratch;
+    plan_scratch(t, scratch);
     return VD_OK;
 }
 
@@ -294,8 +312,10 @@ static vd_code run_chunk(const vd_program *p, const vd_conv *op, const vd_cpu_pl
         memcpy(dst.data, residual.data,
                (size_t)(c->images * c->rows * c->cols * t->k) * vd_dtype_bytes(dst.dtype));
     const float *bias = op->bias_value == VD_NONE ? NULL : call->at[op->bias_value];
-    VD_TRY(
-        vd_chunked_run(&t->product, c->rest, call->worker, in, bias, out.data, scratch + t->product_at, err));
+    void *made = t->taps ? scratch + t->taps_at : out.data;
+    VD_TRY(vd_chunked_run(&t->product, c->rest, call->worker, in, bias, made, scratch + t->product_at, err));
+    if (t->taps)
+        vd_taps_gather(&t->window[c->rest], made, vd_chunked_bias(&t->product, bias), out.data);
     if (!t->direct_out)
         finish(t, c, dst, out, residual);
     return VD_OK;

@@ -331,9 +331,8 @@ static dnnl_status_t reorder(dnnl_engine_t engine, desc_ref from, const void *pl
     return status;
 }
 
-vd_code vd_product_pack(const vd_cpu_library *l, const vd_product *p, const float *plain, void *packed,
-                        vd_error *err) {
-    omp_set_num_threads(1);
+static vd_code pack_plain(const vd_cpu_library *l, const vd_product *p, const float *plain, void *packed,
+                          vd_error *err) {
     dnnl_memory_desc_t from = {0};
     dnnl_status_t status = make_plain_weights(&from, &p->spec);
 #if DNNL_VERSION_MAJOR >= 3
@@ -344,6 +343,27 @@ vd_code vd_product_pack(const vd_cpu_library *l, const vd_product *p, const floa
     status = status ? status : reorder(l->engine, from_ref, plain, p->weights, packed);
     free_desc(&from);
     return check(status, "packing", p->label, err);
+}
+
+/* Weights of a convolution [k][c][taps] as rows of a product [taps][k][c]. */
+static vd_code pack_taps(const vd_cpu_library *l, const vd_product *p, const float *plain, void *packed,
+                         vd_error *err) {
+    int64_t taps = p->spec.taps, k = p->spec.k / taps, c = p->spec.c;
+    float *rows = malloc((size_t)(taps * k * c) * sizeof *rows);
+    if (!rows)
+        return vd_fail_memory(err, p->label, (size_t)(taps * k * c) * sizeof *rows);
+    for (int64_t t = 0; t < taps; t++)
+        for (int64_t i = 0; i < k * c; i++)
+            rows[t * k * c + i] = plain[i * taps + t];
+    vd_code code = pack_plain(l, p, rows, packed, err);
+    free(rows);
+    return code;
+}
+
+vd_code vd_product_pack(const vd_cpu_library *l, const vd_product *p, const float *plain, void *packed,
+                        vd_error *err) {
+    omp_set_num_threads(1);
+    return p->spec.taps ? pack_taps(l, p, plain, packed, err) : pack_plain(l, p, plain, packed, err);
 }
 
 /* ---- library and workers ---- */

@@ -13,6 +13,8 @@ typedef struct vd_product vd_product;
 
 /* Compared as bytes: every member has the same size, so there is no padding. Tensors are dense NHWC. */
 typedef struct vd_product_spec {
+    int64_t
+        taps; /* not 0: a product whose k = taps * channels columns are a kernel's, tap by tap (cpu_taps.c) */
     int64_t matrix;     /* a product [n, c] x [k, c]^T; h, w, oh, ow, kernel and padding are not used then */
     int64_t n, h, w, c; /* input */
     int64_t oh, ow, k;  /* output */

@@ -45,12 +45,14 @@ vd_code vd_chunked_load(const vd_chunked *c, vd_error *err) {
     return vd_cpu_constant_load(c->weights[1], err);
 }
 
+const float *vd_chunked_bias(const vd_chunked *c, const float *given) {
+    return given || !c->bias ? given : vd_cpu_constant_data(c->bias);
+}
+
 vd_code vd_chunked_run(const vd_chunked *c, bool rest, vd_cpu_worker *w, const void *src, const float *bias,
                        void *dst, void *scratch, vd_error *err) {
-    if (!bias && c->bias)
-        bias = vd_cpu_constant_data(c->bias);
-    return vd_product_run(c->product[rest], w, src, vd_cpu_constant_data(c->weights[rest]), bias, dst,
-                          scratch, err);
+    return vd_product_run(c->product[rest], w, src, vd_cpu_constant_data(c->weights[rest]),
+                          vd_chunked_bias(c, bias), dst, scratch, err);
 }
 
 vd_code vd_normaliser_plan(vd_cpu_library *l, const vd_norm *norm, int64_t c, vd_normaliser *out,

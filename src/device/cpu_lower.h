@@ -31,6 +31,15 @@ vd_code vd_chunked_load(const vd_chunked *c, vd_error *err);
 vd_code vd_chunked_run(const vd_chunked *c, bool rest, vd_cpu_worker *w, const void *src, const float *bias,
                        void *dst, void *scratch, vd_error *err);
 
+/* Its bias: `given` or the planned constant. */
+const float *vd_chunked_bias(const vd_chunked *c, const float *given);
+
+/* cpu_taps.c: convolutions with few output channels as a product and a sum. `window` is the convolution. */
+bool vd_taps_pay(const vd_product_spec *window);
+vd_product_spec vd_taps_product(const vd_product_spec *window);
+/* out [n, oh, ow, k] from what the product made; bias NULL: none. */
+void vd_taps_gather(const vd_product_spec *window, const float *taps, const float *bias, float *out);
+
 /* A norm in front of a product. */
 typedef struct vd_normaliser {
     vd_norm norm;
