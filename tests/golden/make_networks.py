@@ -3,7 +3,8 @@ tests/golden/test_networks.c, with the dummy weights (fp16 values, fp32 arithmet
 
     make_networks.py [NAME...]
 
-Inputs are randn(shape) in channels-last order from a generator of their own, seeded as below, so that they need no file.
+Inputs are randn(shape) in channels-last order, each from a generator of its own, seeded as below: they need no
+file.
 Every GroupNorm sees a contiguous input: torch's CPU kernel for channels-last tensors is inaccurate.
 Run with diffusers 0.36.0, transformers 4.57.6, torch 2.11.0 on a CPU with AVX2.
 """
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-# (height, width) of the VAE's picture; (frames, h, w) of a decoded chunk; (guided, frames, h, w) of UNet forwards.
+# The VAE's picture (height, width), a decoded chunk (frames, h, w), UNet forwards (guided, frames, h, w).
 CASES = {
     "tiny": ((36, 28), (3, 9, 7), [(True, 2, 16, 16), (False, 1, 9, 7), (True, 25, 4, 6)]),
     "odd": ((40, 52), (2, 7, 5), [(True, 5, 13, 9), (False, 2, 10, 12)]),
@@ -45,8 +46,8 @@ def forward(unet, guided, frames, h, w):
     sigma = torch.tensor(SIGMAS)[STEP]
     latents = draw(LATENTS, frames, h, w, c) * sigma
     image = draw(IMAGE, 1, h, w, c).expand(frames, -1, -1, -1)
-    embeds = draw(EMBEDS, 1, 1, 1, unet.config.cross_attention_dim if isinstance(
-        unet.config.cross_attention_dim, int) else unet.config.cross_attention_dim[0]).reshape(1, 1, -1)
+    width = unet.config.cross_attention_dim
+    embeds = draw(EMBEDS, 1, 1, 1, width if isinstance(width, int) else width[0]).reshape(1, 1, -1)
     scaled = latents / (sigma**2 + 1) ** 0.5
     images = [torch.zeros_like(image), image] if guided else [image]
     contexts = [torch.zeros_like(embeds), embeds] if guided else [embeds]

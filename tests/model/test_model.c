@@ -225,7 +225,7 @@ static vd_code build_component(vd_model *m, int component, vd_error *err) {
     return code;
 }
 
-/* Those that cross-attention over one key never needs, and the mid attention that one layer per block leaves out. */
+/* Unused by cross-attention over one key; and the mid attention when there is one layer per block. */
 static bool has_no_effect(const char *name) {
     return strstr(name, "attn2.to_q") || strstr(name, "attn2.to_k") ||
            strstr(name, "decoder.mid_block.attentions") ||
