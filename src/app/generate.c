@@ -54,25 +54,24 @@ static void on_progress(void *user, const vdpp_progress *progress) {
     }
 }
 
-static vd_code take_default_model(generation *g, vd_error *err) {
+/* `folder` receives where the model lies: a missing one is told before any output folder is made. */
+static vd_code take_model(generation *g, char *folder, vd_error *err) {
     if (g->options.model)
-        return VD_OK;
+        return vd_hub_resolve(g->options.model, folder, VD_PATH_CAP, err);
     VD_TRY(vd_default_model(g->model, err));
     g->options.model = g->model;
     say(g, "no --model: using the sample model in %s; %s", g->model, vd_real_model_hint());
-    return VD_OK;
+    return vd_hub_resolve(g->model, folder, VD_PATH_CAP, err);
 }
 
 /* --latent-shape counts in latents; a job counts in pixels, and how many of them a latent has the model says.
  */
-static vd_code take_latent_shape(generation *g, vd_error *err) {
+static vd_code take_latent_shape(generation *g, const char *folder, vd_error *err) {
     const vd_latent_shape *shape = &g->options.latent_shape;
     vdpp_job *job = &g->options.request.job;
-    char folder[VD_PATH_CAP];
     vd_config config;
     if (shape->count == 0)
         return VD_OK;
-    VD_TRY(vd_hub_resolve(g->options.model, folder, sizeof folder, err));
     VD_TRY(vd_config_load(folder, &config, err));
     if (shape->channels != config.vae.latent_channels)
         return vd_fail(err, VD_ERR_USAGE, "--latent-shape: C is %d, but the model's latents have %d channels",
@@ -109,14 +108,15 @@ static vd_code check_report(const vd_options *o, vd_error *err) {
 /* Everything that can be refused before the model is read. */
 static vd_code prepare(generation *g, vd_error *err) {
     vd_options *o = &g->options;
+    char folder[VD_PATH_CAP];
     VD_TRY(vd_choose_devices(o, &g->devices, err));
     VD_TRY(check_schedule(o, g->devices.count, err));
     if (g->devices.fell_back)
         say(g, "no GPU: using %d virtual CPU device%s", g->devices.count, g->devices.count == 1 ? "" : "s");
     if (o->p2p)
         say(g, "--p2p %s has no effect on CPU devices", o->p2p);
-    VD_TRY(take_default_model(g, err));
-    VD_TRY(take_latent_shape(g, err));
+    VD_TRY(take_model(g, folder, err));
+    VD_TRY(take_latent_shape(g, folder, err));
     const vd_batch_context context = {vd_default_image(g->image) ? g->image : NULL, g->devices.count};
     VD_TRY(vd_batch_build(o, &context, &g->batch, err));
     for (int i = 0; i < g->batch.job_count; i++)
