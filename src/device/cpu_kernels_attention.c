@@ -80,7 +80,6 @@ static void place_pass(pass *p, float *scratch) {
 
 /* One head of one sequence in memory. */
 typedef struct head {
-    vd_dtype dtype;
     const char *q, *k, *v; /* of token 0 */
     char *to;
     size_t pitch, to_pitch; /* bytes between tokens */
@@ -88,28 +87,50 @@ typedef struct head {
     float scale;
 } head;
 
-VD_INLINE int64_t part_of(int64_t j, int64_t c) {
-    return c - j < VD_LANES ? c - j : VD_LANES;
-}
-
 /* Rows of `width` elements become dense fp32 rows of `pitch`; the gap is zero. */
 VD_INLINE void unpack(vd_dtype t, float *to, int64_t pitch, const char *from, size_t from_pitch, int64_t rows,
                       int64_t width) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t j = 0; j < width; j += VD_LANES)
             vd_store(to + r * pitch, VD_F32, j,
-                     vd_load_part(from + (size_t)r * from_pitch, t, j, part_of(j, width)));
+                     vd_load_part(from + (size_t)r * from_pitch, t, j, vd_part_of(j, width)));
+}
+
+/* m[i] lane j becomes m[j] lane i: log2(VD_LANES) perfect shuffles. */
+VD_INLINE void transpose(vd_vec m[VD_LANES]) {
+#if VD_LANES == 16
+#define VD_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define VD_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif VD_LANES == 8
+#define VD_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define VD_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define VD_LOW 0, 4, 1, 5
+#define VD_HIGH 2, 6, 3, 7
+#endif
+    for (int span = 1; span < VD_LANES; span *= 2) {
+        vd_vec next[VD_LANES];
+        for (int i = 0; i < VD_LANES / 2; i++) {
+            next[2 * i] = __builtin_shufflevector(m[i], m[i + VD_LANES / 2], VD_LOW);
+            next[2 * i + 1] = __builtin_shufflevector(m[i], m[i + VD_LANES / 2], VD_HIGH);
+        }
+        memcpy(m, next, sizeof next);
+    }
+#undef VD_LOW
+#undef VD_HIGH
 }
 
 VD_INLINE void transpose_queries(vd_dtype t, const head *h, tile *to) {
     const char *from = h->q + (size_t)to->first * h->pitch;
+    const vd_vec none = {0};
     for (int64_t i = 0; i < to->count; i += VD_LANES)
         for (int64_t j = 0; j < h->width; j += VD_LANES) {
-            int64_t tokens = part_of(i, to->count), n = part_of(j, h->width);
-            vd_vec m[VD_LANES] = {0};
-            for (int64_t r = 0; r < tokens; r++)
-                m[r] = vd_load_part(from + (size_t)(i + r) * h->pitch, t, j, n) * h->scale;
-            vd_transpose(m);
+            int64_t tokens = vd_part_of(i, to->count), n = vd_part_of(j, h->width);
+            vd_vec m[VD_LANES];
+            for (int64_t r = 0; r < VD_LANES; r++)
+                m[r] =
+                    r < tokens ? vd_load_part(from + (size_t)(i + r) * h->pitch, t, j, n) * h->scale : none;
+            transpose(m);
             for (int64_t r = 0; r < n; r++)
                 vd_store(to->query + (j + r) * QUERIES, VD_F32, i, m[r]);
         }
@@ -117,14 +138,15 @@ VD_INLINE void transpose_queries(vd_dtype t, const head *h, tile *to) {
 
 VD_INLINE void transpose_result(vd_dtype t, const head *h, const tile *from) {
     char *to = h->to + (size_t)from->first * h->to_pitch;
+    const vd_vec none = {0};
     for (int64_t i = 0; i < from->count; i += VD_LANES) {
         vd_vec inverse = 1.0f / vd_load(from->sum, VD_F32, i);
         for (int64_t j = 0; j < h->width; j += VD_LANES) {
-            int64_t tokens = part_of(i, from->count), n = part_of(j, h->width);
-            vd_vec m[VD_LANES] = {0};
-            for (int64_t r = 0; r < n; r++)
-                m[r] = vd_load(from->out + (j + r) * QUERIES, VD_F32, i) * inverse;
-            vd_transpose(m);
+            int64_t tokens = vd_part_of(i, from->count), n = vd_part_of(j, h->width);
+            vd_vec m[VD_LANES];
+            for (int64_t r = 0; r < VD_LANES; r++)
+                m[r] = r < n ? vd_load(from->out + (j + r) * QUERIES, VD_F32, i) * inverse : none;
+            transpose(m);
             for (int64_t r = 0; r < tokens; r++)
                 vd_store_part(to + (size_t)(i + r) * h->to_pitch, t, j, n, m[r]);
         }
@@ -150,10 +172,10 @@ VD_INLINE void score_rows(int vectors, const float *query, const float *keys, in
 }
 
 /* Scores become probabilities relative to the maximum so far. */
-VD_INLINE void soften(int vectors, float *scores, int64_t keys, tile *t, float *decay) {
+VD_INLINE void soften(int vectors, bool first, float *scores, int64_t keys, tile *t, float *decay) {
     vd_vec max[VECTORS], sum[VECTORS] = {0};
     for (int v = 0; v < vectors; v++)
-        max[v] = vd_load(t->max, VD_F32, v * VD_LANES);
+        max[v] = first ? vd_all(-FLT_MAX) : vd_load(t->max, VD_F32, v * VD_LANES);
     for (int64_t k = 0; k < keys; k++)
         for (int v = 0; v < vectors; v++)
             max[v] = vd_at_least(vd_load(scores + k * QUERIES, VD_F32, v * VD_LANES), max[v]);
@@ -164,16 +186,19 @@ VD_INLINE void soften(int vectors, float *scores, int64_t keys, tile *t, float *
             sum[v] += p;
         }
     for (int v = 0; v < vectors; v++) {
-        vd_vec fall = vd_exp2_negative(vd_load(t->max, VD_F32, v * VD_LANES) - max[v]);
-        vd_store(decay, VD_F32, v * VD_LANES, fall);
+        if (!first) {
+            vd_vec fall = vd_exp2_negative(vd_load(t->max, VD_F32, v * VD_LANES) - max[v]);
+            vd_store(decay, VD_F32, v * VD_LANES, fall);
+            sum[v] = vd_fma(vd_load(t->sum, VD_F32, v * VD_LANES), fall, sum[v]);
+        }
         vd_store(t->max, VD_F32, v * VD_LANES, max[v]);
-        vd_store(t->sum, VD_F32, v * VD_LANES, vd_fma(vd_load(t->sum, VD_F32, v * VD_LANES), fall, sum[v]));
+        vd_store(t->sum, VD_F32, v * VD_LANES, sum[v]);
     }
 }
 
 /* Adds the block's values to ROWS channels of the result. */
-VD_INLINE void mix_rows(int vectors, const float *scores, const float *values, int64_t pitch, int64_t keys,
-                        const float *decay, float *out) {
+VD_INLINE void mix_rows(int vectors, bool first, const float *scores, const float *values, int64_t pitch,
+                        int64_t keys, const float *decay, float *out) {
     vd_vec sum[ROWS][VECTORS] = {0};
     for (int64_t k = 0; k < keys; k++) {
         vd_vec p[VECTORS];
@@ -187,39 +212,36 @@ VD_INLINE void mix_rows(int vectors, const float *scores, const float *values, i
     }
     for (int i = 0; i < ROWS; i++)
         for (int v = 0; v < vectors; v++) {
-            vd_vec before = vd_load(out + i * QUERIES, VD_F32, v * VD_LANES);
-            vd_vec fall = vd_load(decay, VD_F32, v * VD_LANES);
-            vd_store(out + i * QUERIES, VD_F32, v * VD_LANES, vd_fma(before, fall, sum[i][v]));
+            float *to = out + i * QUERIES;
+            if (!first)
+                sum[i][v] = vd_fma(vd_load(to, VD_F32, v * VD_LANES), vd_load(decay, VD_F32, v * VD_LANES),
+                                   sum[i][v]);
+            vd_store(to, VD_F32, v * VD_LANES, sum[i][v]);
         }
 }
 
-VD_INLINE void attend_block(int vectors, const pass *p, int64_t keys, tile *t) {
+VD_INLINE void attend_block(int vectors, const pass *p, bool first, int64_t keys, tile *t) {
     for (int64_t k = 0; k < keys; k += ROWS)
         score_rows(vectors, t->query, p->keys + k * p->width, p->width, p->scores + k * QUERIES);
-    soften(vectors, p->scores, keys, t, p->decay);
+    soften(vectors, first, p->scores, keys, t, p->decay);
     for (int64_t j = 0; j < p->padded; j += ROWS)
-        mix_rows(vectors, p->scores, p->values + j, p->padded, keys, p->decay, t->out + j * QUERIES);
+        mix_rows(vectors, first, p->scores, p->values + j, p->padded, keys, p->decay, t->out + j * QUERIES);
 }
 
-static void attend(const pass *p, int64_t keys, tile *t) {
+static void attend(const pass *p, bool first, int64_t keys, tile *t) {
     int64_t vectors = round_up(t->count, VD_LANES) / VD_LANES;
     if (vectors == 1)
-        attend_block(1, p, keys, t);
+        attend_block(1, p, first, keys, t);
     else if (vectors == 2)
-        attend_block(2, p, keys, t);
+        attend_block(2, p, first, keys, t);
     else
-        attend_block(VECTORS, p, keys, t);
+        attend_block(VECTORS, p, first, keys, t);
 }
 
 VD_INLINE void start_tile(vd_dtype type, const head *h, int64_t first, tile *t) {
     int64_t left = h->tokens - first;
     t->first = first;
     t->count = left < QUERIES ? left : QUERIES;
-    memset(t->out, 0, (size_t)(round_up(h->width, ROWS) * QUERIES) * sizeof(float));
-    for (int i = 0; i < QUERIES; i++) {
-        t->max[i] = -FLT_MAX;
-        t->sum[i] = 0;
-    }
     transpose_queries(type, h, t);
 }
 
@@ -240,7 +262,7 @@ VD_INLINE void attend_head(vd_dtype type, const head *h, pass *p) {
             int64_t keys = h->tokens - first < KEYS ? h->tokens - first : KEYS;
             load_block(type, h, first, keys, p);
             for (int i = 0; i < tiles; i++)
-                attend(p, keys, &p->tile[i]);
+                attend(p, first == 0, keys, &p->tile[i]);
         }
         for (int i = 0; i < tiles; i++)
             transpose_result(type, h, &p->tile[i]);
@@ -271,8 +293,7 @@ void VD_ISA_NAME(vd_attention)(const vd_attention *args, vd_dtype dtype, const v
             size_t first = (size_t)(o * args->outer_stride + i * args->inner_stride) * row;
             for (int n = 0; n < args->heads; n++) {
                 const char *q = (const char *)qkv + 3 * first + (size_t)n * slice;
-                head h = {.dtype = dtype,
-                          .q = q,
+                head h = {.q = q,
                           .k = q + row,
                           .v = q + 2 * row,
                           .to = (char *)to + first + (size_t)n * slice,

@@ -10,4 +10,9 @@ void VD_ISA_NAME(vd_attention)(const vd_attention *args, vd_dtype dtype, const v
                                void *scratch);
 size_t VD_ISA_NAME(vd_attention_scratch)(const vd_attention *args, vd_dtype dtype);
 
+/* How many of the columns from j up to c one vector takes. */
+VD_INLINE int64_t vd_part_of(int64_t j, int64_t c) {
+    return c - j < VD_LANES ? c - j : VD_LANES;
+}
+
 #endif

@@ -4,12 +4,26 @@
 
 #include <math.h>
 
+/* switch (to type, from type) { each pair: body(to type, from type, ...) } with the types as constants. */
+#define TYPE_CASE(a, b, body, ...)                                                                           \
+    case (a)*3 + (b):                                                                                        \
+        body(a, b, __VA_ARGS__);                                                                             \
+        break;
+#define FOR_TYPES(to, from, body, ...)                                                                       \
+    switch ((int)(to)*3 + (int)(from)) {                                                                     \
+        TYPE_CASE(VD_F32, VD_F32, body, __VA_ARGS__)                                                         \
+        TYPE_CASE(VD_F32, VD_F16, body, __VA_ARGS__)                                                         \
+        TYPE_CASE(VD_F32, VD_BF16, body, __VA_ARGS__)                                                        \
+        TYPE_CASE(VD_F16, VD_F32, body, __VA_ARGS__)                                                         \
+        TYPE_CASE(VD_F16, VD_F16, body, __VA_ARGS__)                                                         \
+        TYPE_CASE(VD_F16, VD_BF16, body, __VA_ARGS__)                                                        \
+        TYPE_CASE(VD_BF16, VD_F32, body, __VA_ARGS__)                                                        \
+        TYPE_CASE(VD_BF16, VD_F16, body, __VA_ARGS__)                                                        \
+        TYPE_CASE(VD_BF16, VD_BF16, body, __VA_ARGS__)                                                       \
+    }
+
 VD_INLINE char *row_of(vd_cells m, vd_dtype t, int64_t r) {
     return (char *)m.data + (size_t)(r * m.pitch) * vd_float_bytes(t);
-}
-
-VD_INLINE int64_t part_of(int64_t j, int64_t c) {
-    return c - j < VD_LANES ? c - j : VD_LANES;
 }
 
 /* Everything that a value of the destination may depend on. */
@@ -35,7 +49,7 @@ VD_INLINE void map_rows(vd_dtype to_type, vd_dtype from_type, vd_cells to, const
     }
 }
 
-#define MAP(f) VD_FOR_TYPES(to.dtype, s.x.dtype, map_rows, to, &s, rows, f)
+#define MAP(f) FOR_TYPES(to.dtype, s.x.dtype, map_rows, to, &s, rows, f)
 
 VD_INLINE vd_vec at(vd_cells m, vd_dtype t, int64_t r, int64_t j, int64_t n) {
     return vd_load_part(row_of(m, t, r), t, j, n);
@@ -131,39 +145,43 @@ static void convert(vd_cells to, vd_cells x, int64_t rows, int64_t c, float scal
     MAP(multiplied)
 }
 
-/* Sums of a row around `shift` and of the squares: the mean is shift + sum / c. */
+/* Sums of a row around `shift` and of the squares: the mean is shift + sum / c. Several chains of additions
+ * hide their latency. */
 VD_INLINE void row_sums(const char *x, vd_dtype t, int64_t c, float shift, float *sum, float *squares) {
-    vd_vec total = {0}, square = {0}, first = vd_all(shift);
+    enum { CHAINS = 4 };
+    vd_vec total[CHAINS] = {0}, square[CHAINS] = {0}, first = vd_all(shift);
     int64_t j = 0;
-    for (; j + VD_LANES <= c; j += VD_LANES) {
-        vd_vec d = vd_load(x, t, j) - first;
-        total += d;
-        square = vd_fma(d, d, square);
+    for (; j + CHAINS * VD_LANES <= c; j += CHAINS * VD_LANES)
+        for (int i = 0; i < CHAINS; i++) {
+            vd_vec d = vd_load(x, t, j + i * VD_LANES) - first;
+            total[i] += d;
+            square[i] = vd_fma(d, d, square[i]);
+        }
+    for (; j < c; j += VD_LANES) {
+        int64_t n = vd_part_of(j, c);
+        vd_vec d = vd_keep(vd_load_part(x, t, j, n) - first, n);
+        total[0] += d;
+        square[0] = vd_fma(d, d, square[0]);
     }
-    *sum = vd_sum(total);
-    *squares = vd_sum(square);
-    for (; j < c; j++) {
-        float d = vd_load_part(x, t, j, 1)[0] - shift;
-        *sum += d;
-        *squares += d * d;
-    }
+    *sum = vd_sum((total[0] + total[1]) + (total[2] + total[3]));
+    *squares = vd_sum((square[0] + square[1]) + (square[2] + square[3]));
 }
 
 /* The first pass finds the mean to a few ulp; the second, around that, corrects it and gives the variance. */
 VD_INLINE void normalise_rows(vd_dtype to_type, vd_dtype from_type, vd_cells to, vd_cells x, int64_t rows,
                               int64_t c, const float *gamma, const float *beta, float eps) {
-    float count = (float)c;
+    float share = 1.0f / (float)c;
     for (int64_t r = 0; r < rows; r++) {
         const char *in = row_of(x, from_type, r);
         char *out = row_of(to, to_type, r);
         float sum, squares;
         row_sums(in, from_type, c, 0.0f, &sum, &squares);
-        float mean = sum / count;
+        float mean = sum * share;
         row_sums(in, from_type, c, mean, &sum, &squares);
-        float rest = sum / count, variance = (squares - sum * rest) / count;
+        float rest = sum * share, variance = (squares - sum * rest) * share;
         vd_vec first = vd_all(mean), second = vd_all(rest), inverse = vd_all(1.0f / sqrtf(variance + eps));
         for (int64_t j = 0; j < c; j += VD_LANES) {
-            int64_t n = part_of(j, c);
+            int64_t n = vd_part_of(j, c);
             vd_vec y = (vd_load_part(in, from_type, j, n) - first - second) * inverse;
             y = vd_fma(y, vd_load_part(gamma, VD_F32, j, n), vd_load_part(beta, VD_F32, j, n));
             vd_store_part(out, to_type, j, n, y);
@@ -173,7 +191,7 @@ VD_INLINE void normalise_rows(vd_dtype to_type, vd_dtype from_type, vd_cells to,
 
 static void layer_norm(vd_cells to, vd_cells x, int64_t rows, int64_t c, const float *gamma,
                        const float *beta, float eps) {
-    VD_FOR_TYPES(to.dtype, x.dtype, normalise_rows, to, x, rows, c, gamma, beta, eps)
+    FOR_TYPES(to.dtype, x.dtype, normalise_rows, to, x, rows, c, gamma, beta, eps)
 }
 
 /* Column statistics go over the matrix once: blocks of few rows are summed in fp32 around the mean so far,
@@ -187,7 +205,7 @@ typedef struct column_sums { /* of one block */
 
 VD_INLINE void add_rows(vd_dtype t, const char *x, size_t pitch, int rows, int64_t c, column_sums *s) {
     for (int64_t j = 0; j < c; j += VD_LANES) {
-        int64_t n = part_of(j, c);
+        int64_t n = vd_part_of(j, c);
         vd_vec shift = vd_load(s->shift, VD_F32, j), sum = vd_load(s->sum, VD_F32, j);
         vd_vec squares = vd_load(s->squares, VD_F32, j);
         for (int r = 0; r < rows; r++) {

@@ -63,12 +63,35 @@ VD_INLINE vd_vec vd_scale2(vd_vec x, vd_vec n) {
 }
 
 VD_INLINE float vd_sum(vd_vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(v);
+#else
     float part[VD_LANES];
     memcpy(part, &v, sizeof part);
     for (int width = VD_LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++)
             part[i] += part[i + width];
     return part[0];
+#endif
+}
+
+/* Each half in the low bits of a lane, and back. The compiler's own conversions take detours. */
+VD_INLINE vd_bits vd_widen(vd_halves h) {
+#if defined(__AVX512F__)
+    return (vd_bits)_mm512_cvtepu16_epi32((__m256i)h);
+#elif defined(__AVX2__)
+    return (vd_bits)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+    return __builtin_convertvector(h, vd_bits);
+#endif
+}
+
+VD_INLINE vd_halves vd_narrow(vd_bits u) {
+#if defined(__AVX512F__)
+    return (vd_halves)_mm512_cvtepi32_epi16((__m512i)u);
+#else
+    return __builtin_convertvector(u, vd_halves);
+#endif
 }
 
 VD_INLINE vd_vec vd_from_f16(vd_halves h) {
@@ -92,14 +115,14 @@ VD_INLINE vd_halves vd_to_f16(vd_vec x) {
 }
 
 VD_INLINE vd_vec vd_from_bf16(vd_halves h) {
-    return (vd_vec)(__builtin_convertvector(h, vd_bits) << 16);
+    return (vd_vec)(vd_widen(h) << 16);
 }
 
 /* vd_f32_to_bf16 of base/half.h; the instruction for it would flush subnormals. */
 VD_INLINE vd_halves vd_to_bf16(vd_vec x) {
     vd_bits u = (vd_bits)x, nan = (vd_bits)(x != x);
     vd_bits rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16, quiet = u >> 16 | 0x40;
-    return __builtin_convertvector((rounded & ~nan) | (quiet & nan), vd_halves);
+    return vd_narrow((rounded & ~nan) | (quiet & nan));
 }
 
 VD_INLINE size_t vd_float_bytes(vd_dtype t) {
@@ -165,46 +188,13 @@ VD_INLINE void vd_store_part(void *p, vd_dtype t, int64_t i, int64_t n, vd_vec x
 #endif
 }
 
-/* m[i] lane j becomes m[j] lane i: log2(VD_LANES) perfect shuffles. */
-VD_INLINE void vd_transpose(vd_vec m[VD_LANES]) {
-#if VD_LANES == 16
-#define VD_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define VD_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif VD_LANES == 8
-#define VD_LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define VD_HIGH 4, 12, 5, 13, 6, 14, 7, 15
-#else
-#define VD_LOW 0, 4, 1, 5
-#define VD_HIGH 2, 6, 3, 7
-#endif
-    for (int span = 1; span < VD_LANES; span *= 2) {
-        vd_vec next[VD_LANES];
-        for (int i = 0; i < VD_LANES / 2; i++) {
-            next[2 * i] = __builtin_shufflevector(m[i], m[i + VD_LANES / 2], VD_LOW);
-            next[2 * i + 1] = __builtin_shufflevector(m[i], m[i + VD_LANES / 2], VD_HIGH);
-        }
-        memcpy(m, next, sizeof next);
-    }
-#undef VD_LOW
-#undef VD_HIGH
+/* Lanes n and above become zero. */
+VD_INLINE vd_vec vd_keep(vd_vec x, int64_t n) {
+    static const uint32_t mask[2 * 16] = {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u,
+                                          ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u};
+    vd_bits lanes;
+    memcpy(&lanes, mask + 16 - n, sizeof lanes);
+    return (vd_vec)((vd_bits)x & lanes);
 }
-
-/* switch (to type, from type) { each pair: body(to type, from type, ...) } with the types as constants. */
-#define VD_TYPE_CASE(a, b, body, ...)                                                                        \
-    case (a)*3 + (b):                                                                                        \
-        body(a, b, __VA_ARGS__);                                                                             \
-        break;
-#define VD_FOR_TYPES(to, from, body, ...)                                                                    \
-    switch ((int)(to)*3 + (int)(from)) {                                                                     \
-        VD_TYPE_CASE(VD_F32, VD_F32, body, __VA_ARGS__)                                                      \
-        VD_TYPE_CASE(VD_F32, VD_F16, body, __VA_ARGS__)                                                      \
-        VD_TYPE_CASE(VD_F32, VD_BF16, body, __VA_ARGS__)                                                     \
-        VD_TYPE_CASE(VD_F16, VD_F32, body, __VA_ARGS__)                                                      \
-        VD_TYPE_CASE(VD_F16, VD_F16, body, __VA_ARGS__)                                                      \
-        VD_TYPE_CASE(VD_F16, VD_BF16, body, __VA_ARGS__)                                                     \
-        VD_TYPE_CASE(VD_BF16, VD_F32, body, __VA_ARGS__)                                                     \
-        VD_TYPE_CASE(VD_BF16, VD_F16, body, __VA_ARGS__)                                                     \
-        VD_TYPE_CASE(VD_BF16, VD_BF16, body, __VA_ARGS__)                                                    \
-    }
 
 #endif
