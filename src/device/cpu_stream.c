@@ -2,6 +2,7 @@
 
 #include "base/ring.h"
 #include "base/thread.h"
+#include "device/cpu_tsan.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -46,28 +47,16 @@ typedef struct cpu_stream {
     _Atomic uint32_t drained; /* passed, by the worker */
 } cpu_stream;
 
-#if defined(__SANITIZE_THREAD__)
-void __tsan_read_range(void *address, unsigned long bytes);
-void __tsan_write_range(void *address, unsigned long bytes);
-
-/* Generated code is not instrumented: say what the operation is about to touch. */
+/* Library code is not instrumented: says what the operation is about to touch. */
 static void announce(const vd_program *p, const vd_op *op, void *const *at) {
     vd_operand operands[VD_MAX_OPERANDS];
     int count = vd_op_operands(op, operands);
     for (int i = 0; i < count; i++) {
         const vd_value_info *v = &p->values[operands[i].value];
         size_t bytes = (size_t)vd_shape_count(v->shape) * vd_dtype_bytes(v->dtype);
-        if (operands[i].writes)
-            __tsan_write_range(at[operands[i].value], bytes);
-        else
-            __tsan_read_range(at[operands[i].value], bytes);
+        vd_tsan_announce(at[operands[i].value], bytes, operands[i].writes);
     }
 }
-#else
-static void announce(const vd_program *p, const vd_op *op, void *const *at) {
-    (void)p, (void)op, (void)at;
-}
-#endif
 
 static bool is_abandoned(const cpu_stream *s) {
     return atomic_load_explicit(s->abandoned, memory_order_acquire) != 0;
@@ -95,7 +84,7 @@ static void run_program(cpu_stream *s, const command *c) {
 
 static void complete_event(vd_event *e) {
     atomic_store_explicit(&e->seconds, vd_now(), memory_order_release);
-    atomic_fetch_add_explicit(&e->completed, 1, memory_order_acq_rel);
+    atomic_fetch_add_explicit(&e->completed, 1, memory_order_release);
     vd_wake_all(&e->completed);
 }
 
@@ -129,10 +118,31 @@ static void run_command(cpu_stream *s, const command *c) {
     }
 }
 
+/* Where the command of a running index lies. */
+static void *slot(const cpu_stream *s, uint32_t index) {
+    return s->queue.items + index % QUEUE_LENGTH * sizeof(command);
+}
+
+static bool push_command(cpu_stream *s, const command *c) {
+    vd_tsan_hand_over(slot(s, atomic_load_explicit(&s->queue.tail, memory_order_relaxed)));
+    vd_tsan_blind();
+    bool pushed = vd_ring_push(&s->queue, c);
+    vd_tsan_see();
+    return pushed;
+}
+
+static bool pop_command(cpu_stream *s, command *c) {
+    vd_tsan_blind();
+    bool popped = vd_ring_pop(&s->queue, c);
+    vd_tsan_see();
+    vd_tsan_take(slot(s, atomic_load_explicit(&s->queue.head, memory_order_relaxed) - 1));
+    return popped;
+}
+
 static void *work(void *argument) {
     cpu_stream *s = argument;
     command c;
-    while (vd_ring_pop(&s->queue, &c))
+    while (pop_command(s, &c))
         if (!is_abandoned(s))
             run_command(s, &c);
     vd_cpu_worker_close(s->worker);
@@ -174,7 +184,7 @@ static vd_code enqueue(vd_stream *stream, const command *c, vd_error *err) {
     cpu_stream *s = (cpu_stream *)stream;
     if (is_abandoned(s))
         return vd_fail(err, VD_ERR_TRY_AGAIN, "device %s was given up", stream->device->name);
-    if (!vd_ring_push(&s->queue, c))
+    if (!push_command(s, c))
         return vd_fail(err, VD_ERR_INTERNAL, "device %s: its stream is closed", stream->device->name);
     return VD_OK;
 }
