@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { VD_JPEG_COMPONENTS = 3, VD_JPEG_TABLES = 4 };
+enum { VD_JPEG_COMPONENTS = 3, VD_JPEG_TABLES = 4, VD_JPEG_UNSENT = 16 };
 
 typedef struct vd_jpeg_huffman {
     bool defined;
@@ -22,7 +22,7 @@ typedef struct vd_jpeg_component {
     int id, h, v, quantizer;
     int blocks_x, blocks_y; /* 8x8 blocks with picture: what a scan of this component alone holds */
     int stride;             /* blocks per row, whole MCUs */
-    bool started;           /* its DC coefficients have come */
+    uint8_t missing[64];    /* lowest bits of each coefficient still to come; VD_JPEG_UNSENT: all */
     uint64_t *nonzero;      /* progressive only: [MCU rows * v, stride], bit k: coefficient k is not 0 */
     int prediction;         /* of the next DC coefficient */
 } vd_jpeg_component;

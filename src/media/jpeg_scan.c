@@ -167,6 +167,7 @@ static vd_code take_components(parser *p, const uint8_t *at, vd_error *err) {
         for (int k = 0; k < i; k++)
             if (j->components[k].id == c->id)
                 return vd_fail(err, VD_ERR_DATA, "components %d and %d have the same id", k + 1, i + 1);
+        memset(c->missing, VD_JPEG_UNSENT, sizeof c->missing);
         h_max = c->h > h_max ? c->h : h_max;
         v_max = c->v > v_max ? c->v : v_max;
     }
@@ -224,6 +225,19 @@ static vd_code take_parts(parser *p, const uint8_t *at, vd_jpeg_scan_header *sca
     return VD_OK;
 }
 
+/* Each bit of a coefficient comes once, the high ones first, and DC before all others. */
+static vd_code check_order(const vd_jpeg_component *c, const vd_jpeg_scan_header *s, int last,
+                           vd_error *err) {
+    int expected = s->high == 0 ? VD_JPEG_UNSENT : s->high;
+    for (int k = s->first; k <= last; k++)
+        if (c->missing[k] != expected)
+            return vd_fail(err, VD_ERR_DATA,
+                           "coefficient %d of component %d is sent twice or in a wrong order", k, c->id);
+    if (s->first > 0 && c->missing[0] == VD_JPEG_UNSENT)
+        return vd_fail(err, VD_ERR_DATA, "component %d has details before its averages", c->id);
+    return VD_OK;
+}
+
 /* What a scan sends must exist: its tables, coefficients that its process has, earlier bits to refine. */
 static vd_code check_scan(const vd_jpeg *j, const vd_jpeg_scan_header *s, vd_error *err) {
     bool band = j->progressive
@@ -240,9 +254,7 @@ static vd_code check_scan(const vd_jpeg *j, const vd_jpeg_scan_header *s, vd_err
         if ((needs_dc && !s->parts[part].dc->defined) || (needs_ac && !s->parts[part].ac->defined) ||
             !j->quantizers[c->quantizer])
             return vd_fail(err, VD_ERR_DATA, "a scan uses a table that was not defined");
-        if (needs_dc == c->started)
-            return vd_fail(err, VD_ERR_DATA, "component %d is %s", c->id,
-                           c->started ? "sent twice" : "refined before it is sent");
+        VD_TRY(check_order(c, s, j->progressive ? s->last : 63, err));
     }
     return VD_OK;
 }
@@ -261,8 +273,9 @@ static vd_code take_scan(parser *p, segment s, vd_error *err) {
     VD_TRY(take_parts(p, s.at + 1, &scan, err));
     VD_TRY(check_scan(j, &scan, err));
     VD_TRY(vd_jpeg_walk(j, &scan, &p->at, p->end, err));
+    int last = j->progressive ? scan.last : 63;
     for (int part = 0; part < scan.count; part++)
-        scan.parts[part].component->started = true;
+        memset(scan.parts[part].component->missing + scan.first, scan.low, (size_t)(last - scan.first + 1));
     return VD_OK;
 }
 
@@ -300,8 +313,11 @@ static vd_code walk_markers(parser *p, vd_error *err) {
             VD_TRY(take_segment(p, marker, err));
     }
     for (int i = 0; i < p->jpeg.count; i++)
-        if (!p->jpeg.components[i].started)
-            return vd_fail(err, VD_ERR_DATA, "component %d is never sent", p->jpeg.components[i].id);
+        for (int k = 0; k < 64; k++)
+            if (p->jpeg.components[i].missing[k] > 0)
+                return vd_fail(err, VD_ERR_DATA,
+                               "it is cut short: the scans end before component %d is complete",
+                               p->jpeg.components[i].id);
     return p->jpeg.count > 0 ? VD_OK : vd_fail(err, VD_ERR_DATA, "it has no picture (SOF)");
 }
 

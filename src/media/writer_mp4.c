@@ -61,7 +61,7 @@ static vd_code open_encoder(mp4 *m) {
  * duration, composition offset, chunk and sync entries take at most 40 bytes. */
 static vd_code open_file(mp4 *m, bool overwrite) {
     const vd_clip *clip = m->clip;
-    int64_t index = 8192 + 40 * (int64_t)clip->frames + (clip->comment ? (int64_t)strlen(clip->comment) : 0);
+    int64_t index = 4096 + 40 * (int64_t)clip->frames + (clip->comment ? (int64_t)strlen(clip->comment) : 0);
     AVDictionary *options = NULL;
     int result = av_dict_set_int(&options, "moov_size", index, 0);
     vd_code code = vd_movie_check(&m->movie, result, "muxer");
