@@ -51,13 +51,12 @@ static void plan_sizes(vd_cpu_plan *t, const vd_program *p, const vd_conv *op) {
     t->pad_top = op->pad_top;
 }
 
-/* Whole images where one fits; else columns for a temporal kernel, else bands. Large weights deserve larger
- * chunks, since each chunk reads them again. */
+/* Whole images where one fits; else columns for a temporal kernel, else bands. */
 static void plan_split(vd_cpu_plan *t, const vd_conv *op) {
     const int64_t *d = op->weight->dims;
     size_t in = vd_dtype_bytes(t->in), out = vd_dtype_bytes(t->out), c = (size_t)d[1], k = (size_t)t->k;
     size_t weights = (size_t)(d[0] * d[1] * d[2] * d[3]) * in;
-    size_t budget = weights / 2 > VD_CHUNK_BYTES ? weights / 2 : VD_CHUNK_BYTES;
+    size_t budget = vd_chunk_budget(VD_CHUNK_BYTES, weights);
     size_t column = (size_t)t->h * c * in + (size_t)t->oh * k * out;
     size_t row = (size_t)(t->w * t->stride) * c * in + (size_t)t->ow * k * out;
     size_t image = (size_t)(t->h * t->w) * c * in + (size_t)(t->oh * t->ow) * k * out;

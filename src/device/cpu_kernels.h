@@ -28,7 +28,7 @@ typedef struct vd_kernels {
     /* to = x + row, the same row for all. */
     void (*add_row)(vd_cells to, vd_cells x, int64_t rows, int64_t c, const float *row);
     /* to = act(x): SILU, GELU (erf form, 1e-7 relative to max(|x|,1)), QUICK_GELU; GEGLU: x has 2c
-     * columns, to has c. */
+     * columns, to has c. to may begin where x does, also with shorter rows or smaller elements. */
     void (*activate)(vd_cells to, vd_cells x, int64_t rows, int64_t c, vd_act act);
     /* to = alpha * mix + (1 - alpha) * (x + residual); residual.data and mix.data may be NULL (mix NULL:
      * alpha ignored). to may equal any source. */

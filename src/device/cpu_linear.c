@@ -27,7 +27,8 @@ static void plan_shape(vd_cpu_plan *t, const vd_cpu_library *l, const vd_program
     t->run_rows = vd_shape_rows(vd_program_shape(p, op->src)) / t->runs;
     int64_t c = op->weight->dims[1], k = op->weight->dims[0];
     size_t row = (size_t)c * vd_dtype_bytes(t->in) + (size_t)k * vd_dtype_bytes(t->out);
-    t->step = vd_chunk_size(t->run_rows, row, VD_CHUNK_BYTES);
+    t->step = vd_chunk_size(t->run_rows, row,
+                            vd_chunk_budget(VD_CHUNK_BYTES, (size_t)(c * k) * vd_dtype_bytes(t->in)));
 }
 
 static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_linear *op, vd_cpu_plan *t,

@@ -10,6 +10,11 @@
  * MiB. */
 enum { VD_CHUNK_BYTES = 640 << 10 };
 
+/* Each chunk reads the weights again, so large weights deserve larger chunks, in cache or not. */
+static inline size_t vd_chunk_budget(size_t bytes, size_t weight_bytes) {
+    return weight_bytes / 2 > bytes ? weight_bytes / 2 : bytes;
+}
+
 /* A size for chunks of `total` items of `item_bytes`: near `budget` bytes, dividing evenly where that costs
  * little. */
 int64_t vd_chunk_size(int64_t total, size_t item_bytes, size_t budget);
