@@ -87,7 +87,9 @@ vd_code vd_movie_open(vd_movie *movie, const char *format, bool overwrite, const
     movie->muxer->flags |= AVFMT_FLAG_BITEXACT;
     if (comment)
         VD_TRY(vd_movie_check(movie, av_dict_set(&movie->muxer->metadata, "comment", comment, 0), "muxer"));
-    return vd_movie_check(movie, avformat_write_header(movie->muxer, options), "muxer");
+    VD_TRY(vd_movie_check(movie, avformat_write_header(movie->muxer, options), "muxer"));
+    movie->in_body = true;
+    return VD_OK;
 }
 
 vd_code vd_movie_encode(vd_movie *movie, AVFrame *frame) {
@@ -105,6 +107,7 @@ vd_code vd_movie_encode(vd_movie *movie, AVFrame *frame) {
 
 vd_code vd_movie_finish(vd_movie *movie) {
     VD_TRY(vd_movie_encode(movie, NULL));
+    movie->in_body = false;
     VD_TRY(vd_movie_check(movie, av_write_trailer(movie->muxer), "muxer"));
     avio_flush(movie->muxer->pb);
     VD_TRY(vd_movie_check(movie, movie->muxer->pb->error, "muxer"));
@@ -112,6 +115,10 @@ vd_code vd_movie_finish(vd_movie *movie) {
 }
 
 void vd_movie_close(vd_movie *movie) {
+    if (movie->in_body) {
+        movie->write_failed = true;
+        av_write_trailer(movie->muxer); /* some muxers free their parts only here */
+    }
     if (movie->muxer && movie->muxer->pb) {
         av_freep(&movie->muxer->pb->buffer);
         avio_context_free(&movie->muxer->pb);

@@ -15,9 +15,9 @@ typedef struct vd_movie {
     AVFormatContext *muxer;
     AVCodecContext *encoder; /* the writer allocates and opens it before vd_movie_open */
     AVPacket *packet;
-    bool opened;
-    vd_error *err; /* filled by the callbacks that FFmpeg calls */
-    bool write_failed;
+    bool in_body;      /* the header is written, the trailer is not */
+    bool write_failed; /* the file takes no more bytes */
+    vd_error *err;     /* filled by the callbacks that FFmpeg calls */
 } vd_movie;
 
 /* Opens the file and writes the header of `format` with one stream like the encoder's. `options` may be NULL.

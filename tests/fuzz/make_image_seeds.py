@@ -52,6 +52,7 @@ def main():
     save(image.convert("L"), "grey.jpg")
     save(image.convert("L"), "grey_progressive.jpg", progressive=True)
     save(image, "exif.jpg", exif=exif)
+    save(Image.new("RGB", (1, 1), (200, 100, 50)), "tiny.jpg", progressive=True)
 
     for mode in ("RGB", "L", "LA", "RGBA", "P", "1"):
         save(image.convert(mode), mode.lower() + ".png", optimize=True)
