@@ -98,7 +98,7 @@ static vd_code draw_seeds(vd_batch *batch, vd_error *err) {
     return VD_OK;
 }
 
-static vd_code make_samples(vd_batch *batch, int per_request, vd_error *err) {
+vd_code vd_batch_make_samples(vd_batch *batch, int per_request, vd_error *err) {
     int64_t total = 0;
     for (int i = 0; i < batch->job_count; i++)
         total += (int64_t)batch->jobs[i].samples * per_request;
@@ -119,7 +119,8 @@ vd_code vd_batch_build(const vd_options *options, const vd_batch_context *contex
                        vd_error *err) {
     VD_TRY(collect_jobs(options, context->sample_image, out, err));
     VD_TRY(draw_seeds(out, err));
-    VD_TRY(make_samples(out, options->latent_shape.count > 0 ? options->latent_shape.count : 1, err));
+    VD_TRY(
+        vd_batch_make_samples(out, options->latent_shape.count > 0 ? options->latent_shape.count : 1, err));
     return vd_batch_name_samples(out, options, context->devices, err);
 }
 

@@ -43,6 +43,8 @@ vd_code vd_batch_add_job(vd_batch *batch, const vd_request *job, vd_error *err);
 /* A copy that lives as long as the batch. */
 vd_code vd_batch_keep(vd_batch *batch, const char *text, size_t length, const char **out, vd_error *err);
 
+/* Makes the samples of all jobs, `per_request` for each that a job asks for. */
+vd_code vd_batch_make_samples(vd_batch *batch, int per_request, vd_error *err);
 /* Chooses formats and names all samples. */
 vd_code vd_batch_name_samples(vd_batch *batch, const vd_options *options, int devices, vd_error *err);
 /* What can be known to fail before any work: two samples of one name, files that exist, folders that cannot
