@@ -9,14 +9,12 @@ pkg_check_modules(STB REQUIRED IMPORTED_TARGET stb)         # libstb-dev: PNG an
 pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)       # zlib1g-dev: CRC of PNG chunks
 
 # libdnnl-dev: convolutions and matrix products of the CPU backend. OpenMP only to keep it to one thread per stage.
-find_package(dnnl CONFIG QUIET)
-if(NOT TARGET DNNL::dnnl)
-  find_library(DNNL_LIBRARY NAMES dnnl REQUIRED)
-  find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.h REQUIRED)
-  add_library(DNNL::dnnl UNKNOWN IMPORTED)
-  set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY}
-    INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
-endif()
+# (Its own CMake package asks for OpenCL's headers, which nothing here needs.)
+find_library(DNNL_LIBRARY NAMES dnnl REQUIRED)
+find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.h REQUIRED)
+add_library(DNNL::dnnl UNKNOWN IMPORTED)
+set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY}
+  INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
 find_package(OpenMP REQUIRED COMPONENTS C)
 
 # FFmpeg's libraries are optional: without them there is no mp4 and no gif.
