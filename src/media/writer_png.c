@@ -7,8 +7,8 @@
 #include <fnmatch.h>
 #include <stb/stb_image_write.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -70,25 +70,37 @@ static vd_code name_folder(folder *f, const char *path, vd_error *err) {
         return vd_fail(err, VD_ERR_CANNOT_CREATE, "'%.200s' cannot be the name of a folder of frames", path);
     memcpy(f->final_path, path, length);
     f->final_path[length] = '\0';
-    const char *slash = strrchr(f->final_path, '/'), *name = slash ? slash + 1 : f->final_path;
-    int parent = (int)(name - f->final_path);
-    snprintf(f->parent, sizeof f->parent, "%.*s", parent > 0 ? parent : 2, parent > 0 ? f->final_path : "./");
-    if (snprintf(f->temp_path, sizeof f->temp_path, "%s.%.200s.vdpp-XXXXXX", f->parent, name) >= VD_PATH_CAP)
-        return vd_fail(err, VD_ERR_CANNOT_CREATE, "path of %zu bytes is too long: '%.200s...'", length, path);
+    const char *slash = strrchr(f->final_path, '/');
+    if (slash)
+        snprintf(f->parent, sizeof f->parent, "%.*s", (int)(slash - f->final_path) + 1, f->final_path);
+    else
+        strcpy(f->parent, "./");
     return VD_OK;
+}
+
+/* Makes "PARENT/.NAME.vdpp-XXXXXX.tmp", as vd_outfile_open names its files; a taken name is drawn again. */
+static vd_code create_temporary(folder *f, vd_error *err) {
+    const char *name = f->final_path + (strchr(f->final_path, '/') ? strlen(f->parent) : 0);
+    for (int attempt = 0; attempt < 100; attempt++) {
+        uint32_t random;
+        if (getrandom(&random, sizeof random, 0) != sizeof random)
+            return vd_fail(err, VD_ERR_INTERNAL, "no random bytes from the system: %m");
+        if (snprintf(f->temp_path, sizeof f->temp_path, "%s.%.200s.vdpp-%06x.tmp", f->parent, name,
+                     random & 0xffffff) >= VD_PATH_CAP)
+            errno = ENAMETOOLONG;
+        else if (mkdir(f->temp_path, 0777) == 0)
+            return VD_OK;
+        if (errno != EEXIST)
+            break;
+    }
+    return vd_fail(err, VD_ERR_CANNOT_CREATE, "cannot create '%s': %m", f->final_path);
 }
 
 static vd_code open_folder(folder *f, const char *path, bool overwrite, vd_error *err) {
     VD_TRY(name_folder(f, path, err));
     VD_TRY(check_target(f->final_path, overwrite, err));
     VD_TRY(vd_make_parents(f->final_path, err));
-    if (!mkdtemp(f->temp_path))
-        return vd_fail(err, VD_ERR_CANNOT_CREATE, "cannot create '%s': %m", f->final_path);
-    if (chmod(f->temp_path, 0755) == 0)
-        return VD_OK;
-    vd_fail(err, VD_ERR_CANNOT_CREATE, "cannot create '%s': %m", f->final_path);
-    rmdir(f->temp_path);
-    return err->code;
+    return create_temporary(f, err);
 }
 
 /* Renaming a folder over another one is refused unless that is empty; then, if wanted, the two change places

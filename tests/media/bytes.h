@@ -116,35 +116,22 @@ static inline bytes make_exif(int orientation, bool little) {
     return b;
 }
 
-/* Where pixel (x, y) of the stored w x h picture is seen, by the words of the EXIF standard: what the 0th row and the
- * 0th column of the stored picture are on the screen. */
+/* Where pixel (x, y) of the stored w x h picture is seen, in the words of the EXIF standard: which sides of
+ * the screen the 0th row and the 0th column of the stored picture are. */
 static inline void place_upright(int orientation, int w, int h, int x, int y, int *column, int *row) {
-    switch (orientation) {
-    case 1:
-        *column = x, *row = y;
-        break; /* row 0 top, column 0 left */
-    case 2:
-        *column = w - 1 - x, *row = y;
-        break; /* top, right */
-    case 3:
-        *column = w - 1 - x, *row = h - 1 - y;
-        break; /* bottom, right */
-    case 4:
-        *column = x, *row = h - 1 - y;
-        break; /* bottom, left */
-    case 5:
-        *column = y, *row = x;
-        break; /* left, top */
-    case 6:
-        *column = h - 1 - y, *row = x;
-        break; /* right, top */
-    case 7:
-        *column = h - 1 - y, *row = w - 1 - x;
-        break; /* right, bottom */
-    default:
-        *column = y, *row = w - 1 - x;
-        break; /* left, bottom */
-    }
+    int right = w - 1 - x, bottom = h - 1 - y;
+    const int places[8][2] = {
+        {x, y},          /* top, left */
+        {right, y},      /* top, right */
+        {right, bottom}, /* bottom, right */
+        {x, bottom},     /* bottom, left */
+        {y, x},          /* left, top */
+        {bottom, x},     /* right, top */
+        {bottom, right}, /* right, bottom */
+        {y, right},      /* left, bottom */
+    };
+    *column = places[orientation - 1][0];
+    *row = places[orientation - 1][1];
 }
 
 #endif
