@@ -11,6 +11,8 @@
 #include "base/thread.h"
 #include "device/cpu.h"
 
+#include "fma_peak.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,45 +73,6 @@ static const bench_case cases[] = {
     CONV("decoder time_conv_out", 1, 7, 32768, 3, 0, 3, 3, 1, 1, 1, false, false),
     CONV("CLIP patches", 1, 224, 224, 3, 0, 1280, 14, 14, 14, 1, false, false),
 };
-
-/* ---- the machine's peak ---- */
-
-#define FMA_LOOP(name, isa, width)                                                                           \
-    __attribute__((noipa, target(isa), optimize("O3", "fp-contract=fast"))) static float name(int rounds) {  \
-        typedef float lanes __attribute__((vector_size(width)));                                             \
-        lanes sum[12], a = {0}, b = {0};                                                                     \
-        a += 0.999f;                                                                                         \
-        b += 0.001f;                                                                                         \
-        for (int i = 0; i < 12; i++)                                                                         \
-            sum[i] = b * (float)i;                                                                           \
-        for (int r = 0; r < rounds; r++)                                                                     \
-            for (int i = 0; i < 12; i++)                                                                     \
-                sum[i] = sum[i] * a + b;                                                                     \
-        for (int i = 1; i < 12; i++)                                                                         \
-            sum[0] += sum[i];                                                                                \
-        return sum[0][0];                                                                                    \
-    }
-FMA_LOOP(fma_avx512, "avx512f", 64)
-FMA_LOOP(fma_avx2, "avx2,fma", 32)
-FMA_LOOP(fma_sse2, "sse2", 16)
-
-typedef struct peak {
-    double best; /* multiply-adds times two per second */
-    float sink;
-} peak;
-
-static void measure_peak(peak *p) {
-    bool wide = __builtin_cpu_supports("avx512f"), middle = __builtin_cpu_supports("fma");
-    int lanes = wide ? 16 : middle ? 8 : 4, rounds = 20000;
-    for (int window = 0; window < 5; window++) {
-        double begin = vd_now();
-        for (int i = 0; i < 5; i++)
-            p->sink += wide ? fma_avx512(rounds) : middle ? fma_avx2(rounds) : fma_sse2(rounds);
-        double rate = 2.0 * 12 * lanes * rounds * 5 / (vd_now() - begin);
-        if (rate > p->best)
-            p->best = rate;
-    }
-}
 
 /* ---- one operation ---- */
 
@@ -263,14 +226,14 @@ int main(int argc, char **argv) {
     vd_cpu_worker *w = NULL;
     must(vd_cpu_library_open(&l, &err), &err);
     must(vd_cpu_worker_open(l, &w, &err), &err);
-    peak p = {0};
+    vd_fma_peak p = {0};
     printf("%s storage, kernels of our own: %s\n", vd_dtype_name(dtype), vd_cpu_library_kernels(l)->isa);
     printf("%-28s %10s %10s %9s %7s\n", "operation", "best ms", "median ms", "GFLOP/s", "of peak");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double flops = 0;
         if (!strstr(cases[i].name, filter))
             continue;
-        measure_peak(&p);
+        vd_fma_peak_measure(&p);
         bench_time t = run_case(l, w, &cases[i], dtype, &flops);
         printf("%-28s %10.3f %10.3f %9.1f %6.0f%%\n", cases[i].name, t.best * 1e3, t.median * 1e3,
                flops / t.best * 1e-9, 100 * flops / t.best / p.best);

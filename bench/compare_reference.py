@@ -210,14 +210,18 @@ def random_configs(draw):
     return unet_config(channels, letters(), letters(), heads, layers, depth, cross, draw.randint(5, 40), latent), vae, clip
 
 
-def random_settings(draw, scale):
-    top = 96 if scale > 2 else 48
+def random_settings(draw, configs):
+    """At the coarsest level at least 2 x 2 pixels are left: of a single value a norm leaves only rounding."""
+    unet, vae, _ = configs
+    scale = 2 ** (len(vae["block_out_channels"]) - 1)
+    least = -(-scale * (2 ** (len(unet["block_out_channels"]) - 1) + 1) // 8)
+    side = lambda: 8 * draw.randint(max(2, least), max(6, least + 4, 12 if scale > 4 else 0))
     lowest = 1.0 if draw.random() < 0.7 else 2.5
     frames = draw.choice([1, 2, 3, 5, 7])
-    highest = lowest if frames == 1 else draw.choice([1.0, 3.0, 1.7]) if lowest == 1.0 else draw.choice([4.0, 1.5, 2.5])
-    return Settings(8 * draw.randint(2, top // 8), 8 * draw.randint(2, top // 8), frames, draw.choice([1, 2, 3, 4, 7]),
-                    draw.getrandbits(draw.choice([4, 31, 40])), (lowest, highest), draw.choice([0, 1, 2, 3]),
-                    draw.choice([7, 7, 1, 24]), draw.choice([127, 1, 255, 0]), draw.choice([0.02, 0.02, 0.0, 0.3]))
+    highest = lowest if frames == 1 else draw.choice([1.0, 3.0, 1.7] if lowest == 1.0 else [4.0, 1.5, 2.5])
+    return Settings(side(), side(), frames, draw.choice([1, 2, 3, 4, 7]), draw.getrandbits(draw.choice([4, 31, 40])),
+                    (lowest, highest), draw.choice([0, 1, 2, 3]), draw.choice([7, 7, 1, 24]),
+                    draw.choice([127, 1, 255, 0]), draw.choice([0.02, 0.02, 0.0, 0.3]))
 
 
 def write_model(folder, configs, seed=0, dtype=torch.float32):
@@ -295,7 +299,7 @@ def at_random(vdpp, count, seed):
     for number in range(seed, seed + count):
         draw = random.Random(number)
         configs = random_configs(draw)
-        settings = random_settings(draw, len(configs[1]["block_out_channels"]))
+        settings = random_settings(draw, configs)
         size = draw.randint(2, 400), draw.randint(2, 400)
         with tempfile.TemporaryDirectory() as folder:
             wrong = run_case(vdpp, folder, f"random-{number}", configs, torch.float32, size, settings, ())
