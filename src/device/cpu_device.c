@@ -96,11 +96,11 @@ static vd_code cpu_stream_open(vd_device *base, const char *name, vd_stream **ou
 }
 
 static vd_code cpu_event_open(vd_device *d, vd_event **out, vd_error *err) {
-    vd_event *e = calloc(1, sizeof *e);
+    vd_cpu_event *e = calloc(1, sizeof *e);
     if (!e)
         return vd_fail_memory(err, "an event", sizeof *e);
-    e->device = d;
-    *out = e;
+    e->base.device = d;
+    *out = &e->base;
     return VD_OK;
 }
 

@@ -82,19 +82,32 @@ static void run_program(cpu_stream *s, const command *c) {
         vd_fault_raise(c->fault, &error);
 }
 
+/* What hands over the `count`-th completion. */
+static void *pass(vd_event *e, uint32_t count) {
+    return &((vd_cpu_event *)e)->passes[count % VD_CPU_PASSES];
+}
+
 static void complete_event(vd_event *e) {
     atomic_store_explicit(&e->seconds, vd_now(), memory_order_release);
+    vd_tsan_hand_over(pass(e, atomic_load_explicit(&e->completed, memory_order_relaxed) + 1));
     atomic_fetch_add_explicit(&e->completed, 1, memory_order_release);
     vd_wake_all(&e->completed);
 }
 
+static bool has_completed(const cpu_stream *s, vd_event *e, uint32_t target) {
+    uint32_t seen = atomic_load_explicit(&e->completed, memory_order_acquire);
+    if ((int32_t)(seen - target) >= 0 || is_abandoned(s))
+        return true;
+    vd_park(&e->completed, seen, ABANDON_POLL_NS);
+    return false;
+}
+
 static void await_event(const cpu_stream *s, vd_event *e, uint32_t target) {
-    for (;;) {
-        uint32_t seen = atomic_load_explicit(&e->completed, memory_order_acquire);
-        if ((int32_t)(seen - target) >= 0 || is_abandoned(s))
-            return;
-        vd_park(&e->completed, seen, ABANDON_POLL_NS);
+    vd_tsan_blind();
+    while (!has_completed(s, e, target)) {
     }
+    vd_tsan_see();
+    vd_tsan_take(pass(e, target));
 }
 
 static void run_command(cpu_stream *s, const command *c) {
