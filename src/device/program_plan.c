@@ -64,8 +64,7 @@ static bool same_place_fits(const vd_program *p, const life *lives, int op, vd_v
     vd_value root = root_of(p, from);
     const vd_value_info *r = &p->values[root];
     return d->storage == VD_STORAGE_ARENA && lives[dst].first == op && r->storage == VD_STORAGE_ARENA &&
-           lives[root].last == op && root != dst && f->dtype == d->dtype && f->offset == 0 &&
-           vd_shape_count(f->shape) == vd_shape_count(d->shape) &&
+           lives[root].last == op && f->dtype == d->dtype && vd_shape_count(f->shape) == vd_shape_count(d->shape) &&
            vd_shape_count(r->shape) == vd_shape_count(d->shape);
 }
 
