@@ -99,9 +99,9 @@ void vd_group_statistics(const vd_normaliser *n, const vd_kernels *k, const vd_c
         double centre, inverse;
         combine(mean + first, m2 + first, width, rows, (double)n->norm.eps, &centre, &inverse);
         for (int64_t i = first; i < first + width; i++) {
-            double factor = inverse * (double)gamma[i];
-            scale[i] = (float)factor;
-            shift[i] = (float)((double)beta[i] - centre * factor);
+            scale[i] = (float)(inverse * (double)gamma[i]);
+            /* From the rounded scale: around the mean its error then cancels. */
+            shift[i] = (float)((double)beta[i] - centre * (double)scale[i]);
         }
     }
 }
