@@ -73,8 +73,8 @@ static void describe_device(vd_text *t, const vdpp_device_progress *d) {
     }
     vd_text_add(t, "sample %-4d ", d->sample);
     if (d->task == 's') {
-        add_bar(t, d->last > 0 ? (double)d->step / d->last : 0);
-        vd_text_add(t, " step %d/%d", d->step, d->last);
+        add_bar(t, d->step / (d->last + 1.0));
+        vd_text_add(t, " step %d/%d", d->step, d->last + 1);
     } else {
         vd_text_add(t, "%s", d->task == 'e' ? "encoding" : "decoding");
     }
@@ -96,14 +96,17 @@ static void describe_total(vd_text *t, const vdpp_progress *p) {
 
 static void put_row(vd_screen *s, vd_text *t, bool strong) {
     if (!t->failed)
-        fprintf(s->file, "%s%.*s%s\n", strong && s->colour ? "\x1b[1m" : "", columns(s), t->text,
+        fprintf(s->file, "%s%.*s%s\x1b[K\n", strong && s->colour ? "\x1b[1m" : "", columns(s), t->text,
                 strong && s->colour ? "\x1b[0m" : "");
     s->drawn += !t->failed;
     vd_text_free(t);
 }
 
+/* Over the rows that are there, so that nothing flickers. */
 static void draw(vd_screen *s, const vdpp_progress *p) {
-    erase(s);
+    if (s->drawn > 0)
+        fprintf(s->file, "\x1b[%dA", s->drawn);
+    s->drawn = 0;
     for (int i = 0; i < p->device_count; i++) {
         vd_text t = {0};
         describe_device(&t, &p->devices[i]);

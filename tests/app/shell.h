@@ -47,7 +47,8 @@ static inline void outcome_free(outcome *o) {
     free(o->err);
 }
 
-/* Fails with everything that helps unless the code is right and both texts (NULL: any; "": nothing) are in the streams. */
+/* Fails with everything that helps unless the code is right and both texts (NULL: any; "": nothing) are in the
+ * streams. */
 static inline void expect(const char *command, int code, const char *out, const char *err) {
     outcome o = run(command);
     bool out_right = !out || (*out ? strstr(o.out, out) != NULL : *o.out == '\0');

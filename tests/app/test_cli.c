@@ -1,4 +1,4 @@
-/* The program from outside, without a model being run: usage, plans, and everything refused before any work. */
+/* The program from outside, without a model being run: usage, plans, and what is refused before any work. */
 #include "app/shell.h"
 
 static void test_help_and_version(void **state) {

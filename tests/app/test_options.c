@@ -27,67 +27,68 @@ static vd_code parse(const char *line, unsigned where, vd_options *options, char
     return parse_with(line, where, NULL, options, store, err);
 }
 
+static const struct {
+    const char *line, *says;
+} mistakes[] = {
+    {"--width 1001", "--width '1001': must be a multiple of 8; nearest: 1000 or 1008"},
+    {"-W 0", "must be from 8 to 8192; nearest: 8"},
+    {"-W 99999999999999999999", "nearest: 8192"},
+    {"--steps 0", "--steps '0': must be from 1 to 1000; nearest: 1"},
+    {"--steps 2.5", "nearest: 3"},
+    {"--steps 25x", "not a whole number"},
+    {"--steps nan", "not a whole number"},
+    {"--steps= --frames 2", "--steps '': not a whole number"},
+    {"--frames 1e99", "nearest: 1024"},
+    {"--seed -2", "-1 for a random one"},
+    {"--seed 18446744073709551616", "0 to 18446744073709551615"},
+    {"--fps nan", "not a number"},
+    {"--fps inf", "not a number"},
+    {"--fps 1e400", "not a number"},
+    {"--fps 0", "nearest: 1"},
+    {"--noise-aug -1", "nearest: 0"},
+    {"--guidance 3:", "not a number"},
+    {"--guidance :3", "not a number"},
+    {"--guidance 0:3", "more than 0"},
+    {"--guidance 1:2:3", "not a number"},
+    {"--parallel ring", "give one of pipeline|data|wrap|auto"},
+    {"--parallel pipeline|data", "unknown"},
+    {"--fit=", "unknown"},
+    {"--dtype int8", "fp32|fp16|bf16"},
+    {"--format mp4,avi", "'avi' is not a format"},
+    {"--format latents,latents", "named twice"},
+    {"--format latents,", "'' is not a format"},
+    {"--gpus 1,x", "not a whole number"},
+    {"--gpus 1,,2", "not a whole number"},
+    {"--split 5,-1", "nearest: 0"},
+    {"--latent-shape 1 4 14 8", "needs 5 values"},
+    {"--latent-shape 1 4 14 0 8", "H '0'"},
+    {"--latent-shape=1", "separate arguments"},
+    {"-i -", "read from files only"},
+    {"-i https://example.org/a.png", "read from files only"},
+    {"--stps 3", "unknown option '--stps'; did you mean --steps?"},
+    {"--num-frame 3", "did you mean --num-frames?"},
+    {"--metaphysics", "vdpp --help lists them all"},
+    {"--injct x", "vdpp --help lists them all"},
+    {"-Z", "unknown option '-Z'"},
+    {"-yZ", "unknown option '-Z'"},
+    {"--steps", "--steps needs a value: N"},
+    {"-n", "--samples needs a value: N"},
+    {"--output --steps", "--output needs a value"},
+    {"--dry-run=1", "takes no value"},
+    {"fox.png", "unexpected argument 'fox.png'"},
+    {"--", "unexpected argument '--'"},
+    {"--cost step=1", "unknown option '--cost'"},
+};
+
 static void test_mistakes_are_named(void **state) {
-    static const struct {
-        const char *line, *says;
-    } cases[] = {
-        {"--width 1001", "--width '1001': must be a multiple of 8; nearest: 1000 or 1008"},
-        {"-W 0", "must be from 8 to 8192; nearest: 8"},
-        {"-W 99999999999999999999", "nearest: 8192"},
-        {"--steps 0", "--steps '0': must be from 1 to 1000; nearest: 1"},
-        {"--steps 2.5", "nearest: 3"},
-        {"--steps 25x", "not a whole number"},
-        {"--steps nan", "not a whole number"},
-        {"--steps= --frames 2", "--steps '': not a whole number"},
-        {"--frames 1e99", "nearest: 1024"},
-        {"--seed -2", "-1 for a random one"},
-        {"--seed 18446744073709551616", "0 to 18446744073709551615"},
-        {"--fps nan", "not a number"},
-        {"--fps inf", "not a number"},
-        {"--fps 1e400", "not a number"},
-        {"--fps 0", "nearest: 1"},
-        {"--noise-aug -1", "nearest: 0"},
-        {"--guidance 3:", "not a number"},
-        {"--guidance :3", "not a number"},
-        {"--guidance 0:3", "more than 0"},
-        {"--guidance 1:2:3", "not a number"},
-        {"--parallel ring", "give one of pipeline|data|wrap|auto"},
-        {"--parallel pipeline|data", "unknown"},
-        {"--fit=", "unknown"},
-        {"--dtype int8", "fp32|fp16|bf16"},
-        {"--format mp4,avi", "'avi' is not a format"},
-        {"--format latents,latents", "named twice"},
-        {"--format latents,", "'' is not a format"},
-        {"--gpus 1,x", "not a whole number"},
-        {"--gpus 1,,2", "not a whole number"},
-        {"--split 5,-1", "nearest: 0"},
-        {"--latent-shape 1 4 14 8", "needs 5 values"},
-        {"--latent-shape 1 4 14 0 8", "H '0'"},
-        {"--latent-shape=1", "separate arguments"},
-        {"-i -", "read from files only"},
-        {"-i https://example.org/a.png", "read from files only"},
-        {"--stps 3", "unknown option '--stps'; did you mean --steps?"},
-        {"--num-frame 3", "did you mean --num-frames?"},
-        {"--metaphysics", "vdpp --help lists them all"},
-        {"--injct x", "vdpp --help lists them all"},
-        {"-Z", "unknown option '-Z'"},
-        {"-yZ", "unknown option '-Z'"},
-        {"--steps", "--steps needs a value: N"},
-        {"-n", "--samples needs a value: N"},
-        {"--output --steps", "--output needs a value"},
-        {"--dry-run=1", "takes no value"},
-        {"fox.png", "unexpected argument 'fox.png'"},
-        {"--", "unexpected argument '--'"},
-        {"--cost step=1", "unknown option '--cost'"},
-    };
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
         vd_options options;
         vd_error err = {0};
         char store[512];
-        assert_int_equal(parse(cases[i].line, VD_IN_RUN, &options, store, &err), VD_ERR_USAGE);
-        if (!strstr(err.message, cases[i].says))
-            fail_msg("%s: '%s' does not say '%s'", cases[i].line, err.message, cases[i].says);
+        assert_int_equal(parse(mistakes[i].line, VD_IN_RUN, &options, store, &err), VD_ERR_USAGE);
+        if (!strstr(err.message, mistakes[i].says))
+            fail_msg("%s: '%s' does not say '%s'", mistakes[i].line, err.message, mistakes[i].says);
         vd_options_free(&options);
     }
 }
