@@ -107,7 +107,7 @@ static vd_code write_all(gif *g, bool overwrite) {
     return vd_movie_finish(&g->movie);
 }
 
-vd_code vd_write_gif(const vd_clip *clip, const char *path, bool overwrite, vd_error *err) {
+vd_code vd_movie_write_gif(const vd_clip *clip, const char *path, bool overwrite, vd_error *err) {
     gif g = {.clip = clip, .movie = {.path = path, .err = err}};
     vd_ffmpeg_hush();
     vd_code code = write_all(&g, overwrite);

@@ -131,7 +131,7 @@ static vd_code write_all(mp4 *m, bool overwrite) {
     return vd_movie_finish(&m->movie);
 }
 
-vd_code vd_write_mp4(const vd_clip *clip, const char *path, bool overwrite, vd_error *err) {
+vd_code vd_movie_write_mp4(const vd_clip *clip, const char *path, bool overwrite, vd_error *err) {
     mp4 m = {.clip = clip, .movie = {.path = path, .err = err}};
     vd_ffmpeg_hush();
     vd_code code = write_all(&m, overwrite);
