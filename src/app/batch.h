@@ -50,6 +50,8 @@ vd_code vd_batch_name_samples(vd_batch *batch, const vd_options *options, int de
 /* What can be known to fail before any work: two samples of one name, files that exist, folders that cannot
  * be made. */
 vd_code vd_batch_check_outputs(const vd_batch *batch, bool overwrite, vd_error *err);
+/* The same for the tensors of --dump. */
+vd_code vd_batch_check_dump(const vd_batch *batch, const char *folder, bool overwrite, vd_error *err);
 
 /* After the second interrupt: unfinished files of this run's samples. */
 void vd_batch_remove_temporaries(const vd_batch *batch);

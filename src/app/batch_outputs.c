@@ -113,6 +113,21 @@ static vd_code check_folder(const char *path, vd_error *err) {
     return VD_OK;
 }
 
+vd_code vd_batch_check_dump(const vd_batch *batch, const char *folder, bool overwrite, vd_error *err) {
+    char path[VD_PATH_CAP];
+    struct stat there;
+    for (int i = 0; i < batch->sample_count; i++) {
+        if (snprintf(path, sizeof path, "%s/sample-%03d.safetensors", folder, i) >= (int)sizeof path)
+            return vd_fail(err, VD_ERR_CANNOT_CREATE, "--dump: '%.200s...' is too long", folder);
+        if (i == 0 && check_folder(path, err) != VD_OK)
+            return vd_fail_in(err, "--dump");
+        if (!overwrite && lstat(path, &there) == 0)
+            return vd_fail(err, VD_ERR_CANNOT_CREATE, "--dump: '%s' exists already; replace it with -y",
+                           path);
+    }
+    return VD_OK;
+}
+
 /* One file that a sample will be written to. */
 static vd_code check_file(const vdpp_sample *sample, const char *extension, bool overwrite, vd_error *err) {
     char path[VD_PATH_CAP];

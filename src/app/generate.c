@@ -123,6 +123,8 @@ static vd_code prepare(generation *g, vd_error *err) {
         if (g->batch.jobs[i].random_seed)
             say(g, "seed drawn for job %d: %llu", i, (unsigned long long)g->batch.jobs[i].seed);
     VD_TRY(check_report(o, err));
+    if (o->dump && !o->dry_run)
+        VD_TRY(vd_batch_check_dump(&g->batch, o->dump, o->overwrite, err));
     return o->dry_run ? VD_OK : vd_batch_check_outputs(&g->batch, o->overwrite, err);
 }
 

@@ -41,8 +41,9 @@ static void print_timing(const vdpp_report *r, FILE *file) {
             r->latency_p50_s, r->latency_p95_s);
     fprintf(file, "fill / drain       %8.2f s / %.2f s\n", r->fill_s, r->drain_s);
     fprintf(file, "bubble share       %8.1f %%   of all devices' time\n", 100 * r->bubble_share);
-    fprintf(file, "simulated          %8.2f s   the same plan with the measured costs\n",
-            r->simulated_wall_s);
+    if (r->simulated_wall_s > 0)
+        fprintf(file, "simulated          %8.2f s   the same plan with the measured costs\n",
+                r->simulated_wall_s);
 }
 
 void vd_summary_print(const vdpp_report *r, const vdpp_sample *samples, FILE *file) {

@@ -121,6 +121,9 @@ static void test_latent_shape(void **state) {
 static void test_dump(void **state) {
     (void)state;
     expect(TINY "-q --format latents -o dumped --dump dump", 0, "dumped.safetensors\n", "");
+    expect(TINY "-q --format latents -o again --dump dump", 73, "",
+           "--dump: 'dump/sample-000.safetensors' exists");
+    expect(TINY "-q --format latents -o again --dump /proc/dump", 73, "", "--dump: ");
     static const char *const names[] = {"clip_pixels", "image_embeds", "vae_input", "image_latents",
                                         "noise",       "sigmas",       "timesteps", "time_ids",
                                         "unet_in.0",   "unet_out.0",   "unet_in.1", "unet_out.1",
