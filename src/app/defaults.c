@@ -114,7 +114,7 @@ static vd_code take_names(const char *list, vd_device_names *out, vd_error *err)
 
 /* A count or numbers of devices, all of the CPU kind. */
 static vd_code take_numbers(const vd_options *options, vd_device_names *out, vd_error *err) {
-    int usable = vd_usable_cpus(NULL, 0);
+    int usable = vd_cpu_count();
     int count = vd_device_count(options, usable < 1 ? 1 : usable < CPU_DEVICES ? usable : CPU_DEVICES);
     if (count < 1 || count > VD_DEVICE_LIMIT)
         return vd_fail(err, VD_ERR_USAGE, "--gpus %d: must be from 1 to %d; nearest: %d", count,

@@ -79,6 +79,8 @@ static hwloc_topology_t load_topology(void) {
     hwloc_topology_t topology;
     if (hwloc_topology_init(&topology) != 0)
         return NULL;
+    /* The kernel's own tables say enough; asking every CPU with cpuid takes milliseconds. */
+    hwloc_topology_set_components(topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
     if (hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE) == 0 &&
         hwloc_topology_set_type_filter(topology, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL) == 0 &&
         hwloc_topology_load(topology) == 0)
@@ -114,12 +116,22 @@ static int list_by_core(const cpu_set_t *allowed, int *cpus, int cap) {
     return count;
 }
 
-int vd_usable_cpus(int *cpus, int cap) {
+static cpu_set_t allowed_cpus(void) {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
         CPU_ZERO(&allowed);
         CPU_SET(0, &allowed);
     }
+    return allowed;
+}
+
+int vd_cpu_count(void) {
+    cpu_set_t allowed = allowed_cpus();
+    return CPU_COUNT(&allowed);
+}
+
+int vd_usable_cpus(int *cpus, int cap) {
+    cpu_set_t allowed = allowed_cpus();
     if (list_by_core(&allowed, cpus, cap) == CPU_COUNT(&allowed))
         return CPU_COUNT(&allowed);
     int count = 0; /* a machine that shows no cores */

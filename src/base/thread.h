@@ -29,8 +29,10 @@ void vd_wake_all(_Atomic uint32_t *word);
 /* Seconds on CLOCK_MONOTONIC. */
 double vd_now(void);
 
-/* Logical CPUs this process may run on, in an order that fills cores before hyper-threads (hwloc); writes at
- * most `cap` numbers and returns how many there are. */
+/* How many logical CPUs this process may run on. */
+int vd_cpu_count(void);
+/* Which they are, in an order that fills cores before hyper-threads (hwloc; takes milliseconds); writes at most
+ * `cap` numbers and returns how many there are. */
 int vd_usable_cpus(int *cpus, int cap);
 
 #endif

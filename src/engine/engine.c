@@ -134,16 +134,17 @@ static vd_code open_devices(vdpp_engine *e, vd_error *err) {
     const vdpp_options *o = &e->options;
     if (o->device_count < 1 || o->device_count > VD_MAX_DEVICES)
         return vd_fail(err, VD_ERR_USAGE, "--gpus %d: must be 1 to %d", o->device_count, VD_MAX_DEVICES);
-    int cpus[VD_MAX_DEVICES], usable = vd_usable_cpus(cpus, VD_MAX_DEVICES);
+    /* With a CPU for each, devices keep to their own; more devices than CPUs share them as the system likes.
+     * One device alone may roam: there is nobody to keep away from. */
+    int cpus[VD_MAX_DEVICES];
+    bool pinned = o->device_count > 1 && o->device_count <= vd_cpu_count() &&
+                  o->device_count <= vd_usable_cpus(cpus, VD_MAX_DEVICES);
     VD_TRY(vd_cpu_group_open(&e->log, &e->group, err));
     for (int i = 0; i < o->device_count; i++) {
         int index = 0;
         VD_TRY(parse_device(o->devices[i], &index, err));
         VD_TRY(check_distinct(o, i, err));
-        /* With a CPU for each, devices keep to their own; more devices than CPUs share them as the system
-         * likes. */
-        int cpu = o->device_count <= usable ? cpus[i] : VD_ANY_CPU;
-        VD_TRY(vd_cpu_device_open(e->group, index, cpu, &e->devices[i], err));
+        VD_TRY(vd_cpu_device_open(e->group, index, pinned ? cpus[i] : VD_ANY_CPU, &e->devices[i], err));
         VD_TRY(inject(e, i, err));
     }
     return VD_OK;
@@ -377,6 +378,11 @@ static vd_code run_call(call *c, vd_account *account, vd_error *err) {
     vd_run_shape shape;
     int count = 0;
     for (int first = 0; first < c->count; first += count) {
+        if (first > 0 && atomic_load(&c->engine->stop)) {
+            vd_fail(err, VD_ERR_TRY_AGAIN, "not begun: the run was interrupted");
+            mark_rest(w.report, first, err);
+            return VD_OK;
+        }
         count = shape_run(c, first, &shape);
         vd_code code = run_shape(c, first, count, &shape, account, &w, err);
         if (code != VD_OK) {

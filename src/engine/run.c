@@ -1,6 +1,7 @@
 #include "engine/run.h"
 
 #include "base/thread.h"
+#include "engine/crew.h"
 #include "engine/dump.h"
 #include "engine/publisher.h"
 #include "engine/stage.h"
@@ -63,13 +64,21 @@ static vd_code build_programs(vd_run *run, const vd_run_request *r, vd_error *er
     return build_checksum(run, err);
 }
 
-static vd_code compile_programs(vd_run *run, vd_error *err) {
+static vd_code compile_each(vd_run *run, vd_error *err) {
     vd_device *d = run->devices[0];
     for (int r = 0; r < VD_ROLE_COUNT; r++)
         if (run->programs[r])
             VD_TRY(d->table->compile(d, run->programs[r], &run->compiled[r], err));
     VD_TRY(d->table->compile(d, run->checksum, &run->compiled_checksum, err));
     return d->table->load(d, run->compiled_checksum, err);
+}
+
+static vd_code compile_programs(vd_run *run, vd_error *err) {
+    vd_crew crew;
+    vd_crew_start(&crew, run, VD_CREW_COMPILES);
+    vd_code code = compile_each(run, err);
+    vd_crew_dismiss(&crew);
+    return code;
 }
 
 /* ---- the plan ---- */
@@ -362,10 +371,15 @@ static void note_times(vd_run *run) {
 static vd_code start_and_watch(vd_run *run, vd_publisher *publisher, const vd_run_watch *watch,
                                vd_error *err) {
     VD_TRY(vd_publisher_start(publisher, run, err));
-    for (int d = 0; d < run->plan->devices; d++)
-        VD_TRY(vd_stage_start(run->stages[d], err));
-    watch_run(run, watch);
-    return VD_OK;
+    vd_crew crew;
+    vd_crew_start(&crew, run, VD_CREW_LOADS);
+    vd_code code = VD_OK;
+    for (int d = 0; d < run->plan->devices && code == VD_OK; d++)
+        code = vd_stage_start(run->stages[d], err);
+    if (code == VD_OK)
+        watch_run(run, watch);
+    vd_crew_dismiss(&crew);
+    return code;
 }
 
 vd_code vd_run_go(vd_run *run, vdpp_sample_result *results, const vd_run_watch *watch, vd_error *err) {

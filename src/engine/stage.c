@@ -215,7 +215,10 @@ static vd_code ensure_loaded(vd_stage *s, vd_role role, vd_error *err) {
     return VD_OK;
 }
 
+/* Nothing is loaded for a sample that has failed or, after a stop, never begins. */
 static vd_code launch(vd_stage *s, vd_role role, vd_trip *trip, vd_error *err) {
+    if (vd_fault_failed(&trip->fault))
+        return VD_OK;
     VD_TRY(ensure_loaded(s, role, err));
     return CALL(s, launch, s->compute, s->execs[role], &trip->fault, err);
 }

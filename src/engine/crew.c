@@ -1,0 +1,42 @@
+#include "engine/crew.h"
+
+#include <stdio.h>
+
+static void *member_main(void *argument) {
+    vd_crew_member *m = argument;
+    vd_device *d = m->run->devices[0];
+    vd_error left_to_others;
+    for (int r = 0; r < VD_ROLE_COUNT; r++) {
+        if (!m->run->programs[r])
+            continue;
+        if (m->work == VD_CREW_LOADS)
+            d->table->load(d, m->run->compiled[r], &left_to_others);
+        else
+            d->table->compile(d, m->run->programs[r], &m->held[r], &left_to_others);
+    }
+    return NULL;
+}
+
+void vd_crew_start(vd_crew *crew, vd_run *run, vd_crew_work work) {
+    int spare = vd_cpu_count() - 1;
+    vd_error fewer_then;
+    *crew = (vd_crew){.count = spare < VD_CREW_MAX ? spare : VD_CREW_MAX};
+    for (int i = 0; i < crew->count; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "vd-crew%d", i);
+        crew->members[i].run = run;
+        crew->members[i].work = work;
+        vd_thread_start(&crew->members[i].thread, name, VD_ANY_CPU, member_main, &crew->members[i],
+                        &fewer_then);
+    }
+}
+
+void vd_crew_dismiss(vd_crew *crew) {
+    for (int i = 0; i < crew->count; i++) {
+        vd_crew_member *m = &crew->members[i];
+        vd_thread_join(&m->thread);
+        for (int r = 0; r < VD_ROLE_COUNT; r++)
+            if (m->held[r])
+                m->run->devices[0]->table->compiled_close(m->run->devices[0], m->held[r]);
+    }
+}
