@@ -465,6 +465,7 @@ static void test_injected_wait(void **state) {
         assert_int_equal(vd_event_wait_host(l.event[0], i == 2 ? 60 : 0.02), i == 2);
         gate_open(&g);
         assert_true(vd_event_wait_host(l.event[0], -1));
+        assert_true(vd_event_wait_host(l.event[1], -1));
     }
     lab_close(&l);
 }

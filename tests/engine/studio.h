@@ -35,6 +35,7 @@ typedef struct scene {
     const char *output; /* stem, in the work folder unless absolute; "out": files are out-0, out-1 ... */
     const char *dump, *inject;
     int frames, steps, chunk; /* 3, STUDIO_STEPS, all */
+    bool plain;               /* one frame without guidance: a quarter of the work */
     double stall_s;           /* 60 */
     vdpp_engine **stop;       /* where to put the engine, for whoever stops it */
     void (*progress)(void *user, const vdpp_progress *progress);
@@ -134,6 +135,10 @@ static inline vdpp_job studio_job(const scene *c, int sample) {
     j.height = 8;
     j.frames = c->frames ? c->frames : 3;
     j.steps = c->steps ? c->steps : STUDIO_STEPS;
+    if (c->plain) {
+        j.frames = 1;
+        j.guidance_min = j.guidance_max = 1;
+    }
     j.decode_chunk = c->chunk;
     return j;
 }
