@@ -18,8 +18,8 @@ elseif(EXISTS ${SOURCE}/.git/HEAD) # a clone on a machine without git
       file(STRINGS ${SOURCE}/.git/packed-refs head REGEX " ${ref}$")
     endif()
   endif()
-  if(head MATCHES "^([0-9a-f]{12})")
-    set(COMMIT ${CMAKE_MATCH_1})
+  if(head MATCHES "^[0-9a-f]+")
+    string(SUBSTRING ${head} 0 12 COMMIT)
   endif()
 endif()
 file(CONFIGURE OUTPUT ${OUT} CONTENT [[#include "app/version.h"
