@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 
-import numpy
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -151,15 +150,6 @@ def print_table(table):
 # ---- models and images made here ----
 
 
-def photo(path, width, height, seed=0):
-    """Smooth shapes, edges and grain, so that resizing has something to get wrong."""
-    random_values = numpy.random.default_rng(seed)
-    y, x = numpy.mgrid[0:height, 0:width] / max(width, height)
-    channels = [numpy.sin(9 * x * (i + 1) + 4 * y) * 70 + 60 * ((x * 3 + y * (i + 2)) % 1 > 0.5) + 90 for i in range(3)]
-    pixels = numpy.stack(channels, -1) + random_values.normal(0, 12, (height, width, 3))
-    Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(path)
-
-
 CROSS, PLAIN = "CrossAttn{}BlockSpatioTemporal", "{}BlockSpatioTemporal"
 
 
@@ -278,7 +268,7 @@ def run_case(vdpp, folder, name, model, dtype, size, settings, more):
         path = os.path.join(folder, name)
         write_model(path, model, 0, dtype)
     image = os.path.join(folder, name + ".png")
-    photo(image, *size)
+    reference.photo(*size).save(image)
     try:
         table = compare_all(vdpp, reference.load(path), path, image, settings, more)
         report(name, table)

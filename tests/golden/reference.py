@@ -12,6 +12,7 @@ import numpy
 import torch
 from diffusers import StableVideoDiffusionPipeline
 from diffusers.utils import logging
+from PIL import Image
 
 
 @dataclass
@@ -30,6 +31,14 @@ class Settings:
     @property
     def guided(self):
         return self.guidance[1] > 1
+
+
+def photo(width, height, seed=0, grain=12):
+    """Smooth shapes, edges and grain, so that resizing has something to get wrong."""
+    y, x = numpy.mgrid[0:height, 0:width] / max(width, height)
+    channels = [numpy.sin(9 * x * (i + 1) + 4 * y) * 70 + 60 * ((x * 3 + y * (i + 2)) % 1 > 0.5) + 90 for i in range(3)]
+    pixels = numpy.stack(channels, -1) + numpy.random.default_rng(seed).normal(0, grain, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype("uint8"))
 
 
 def prepare(pipeline):
