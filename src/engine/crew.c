@@ -22,7 +22,7 @@ void vd_crew_start(vd_crew *crew, vd_run *run, vd_crew_work work) {
     vd_error fewer_then;
     *crew = (vd_crew){.count = spare < VD_CREW_MAX ? spare : VD_CREW_MAX};
     for (int i = 0; i < crew->count; i++) {
-        char name[16];
+        char name[24]; /* cut to 15 characters */
         snprintf(name, sizeof name, "vd-crew%d", i);
         crew->members[i].run = run;
         crew->members[i].work = work;
