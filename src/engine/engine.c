@@ -418,6 +418,10 @@ static vd_code make_all(call *c, const vdpp_sample *samples, vdpp_report **repor
     vd_account *account;
     VD_TRY(vd_account_open(c->engine, c->count, &account, err));
     vd_code code = run_call(c, account, err);
+    if (!vd_account_report(account)->mode) { /* nothing was run */
+        vd_account_close(account);
+        return code;
+    }
     vd_error finish;
     if (vd_account_finish(account, c->began, c->loaded ? c->loaded : c->began, vd_now(), report, &finish) !=
             VD_OK &&

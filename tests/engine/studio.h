@@ -34,7 +34,9 @@ typedef struct scene {
     const char *const *images; /* [samples], one each instead */
     const char *output; /* stem, in the work folder unless absolute; "out": files are out-0, out-1 ... */
     const char *dump, *inject;
+    int width, height;        /* 16, 8 pixels */
     int frames, steps, chunk; /* 3, STUDIO_STEPS, all */
+    const char *dtype;        /* fp32 */
     bool plain;               /* one frame without guidance: a quarter of the work */
     double stall_s;           /* 60 */
     vdpp_engine **stop;       /* where to put the engine, for whoever stops it */
@@ -112,6 +114,7 @@ static inline vdpp_options studio_options(const studio *s, const scene *c) {
     vdpp_options o;
     vdpp_options_init(&o);
     o.model = s->model.path;
+    o.dtype = c->dtype;
     o.devices = names;
     o.device_count = c->devices ? c->devices : 1;
     o.mode = c->mode ? c->mode : "pipeline";
@@ -131,8 +134,8 @@ static inline vdpp_job studio_job(const scene *c, int sample) {
     vdpp_job_init(&j);
     j.image = c->images ? c->images[sample] : c->image;
     j.latents_only = !j.image;
-    j.width = 16;
-    j.height = 8;
+    j.width = c->width ? c->width : 16;
+    j.height = c->height ? c->height : 8;
     j.frames = c->frames ? c->frames : 3;
     j.steps = c->steps ? c->steps : STUDIO_STEPS;
     if (c->plain) {
