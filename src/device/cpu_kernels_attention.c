@@ -13,6 +13,7 @@
 /* ROWS x VECTORS accumulators, VECTORS operands and a broadcast fill the registers. */
 enum {
     ROWS = VD_LANES == 16 ? 8 : 4,
+    HALF = ROWS / 2,
     VECTORS = 3,
     QUERIES = VECTORS * VD_LANES,
     KEYS = 64, /* of a block; a multiple of ROWS */
@@ -29,7 +30,7 @@ typedef struct tile {
 } tile;
 
 typedef struct pass {
-    int64_t width, padded; /* head width; the same rounded up to ROWS */
+    int64_t width, padded; /* head width; the same rounded up to HALF */
     int tiles;             /* room for */
     float *keys;           /* [KEYS][width] */
     float *values;         /* [KEYS][padded] */
@@ -60,7 +61,7 @@ static pass size_pass(const vd_attention *args) {
     int64_t wanted = round_up(args->tokens, QUERIES) / QUERIES, fit = TILE_FLOATS / (QUERIES * args->width);
     int64_t tiles = fit < 2 ? 2 : fit > MAX_TILES ? MAX_TILES : fit;
     return (pass){.width = args->width,
-                  .padded = round_up(args->width, ROWS),
+                  .padded = round_up(args->width, HALF),
                   .tiles = (int)(wanted < tiles ? wanted : tiles)};
 }
 
@@ -196,21 +197,21 @@ VD_INLINE void soften(int vectors, bool first, float *scores, int64_t keys, tile
     }
 }
 
-/* Adds the block's values to ROWS channels of the result. */
-VD_INLINE void mix_rows(int vectors, bool first, const float *scores, const float *values, int64_t pitch,
-                        int64_t keys, const float *decay, float *out) {
+/* Adds the block's values to `rows` channels of the result. */
+VD_INLINE void mix_rows(int rows, int vectors, bool first, const float *scores, const float *values,
+                        int64_t pitch, int64_t keys, const float *decay, float *out) {
     vd_vec sum[ROWS][VECTORS] = {0};
     for (int64_t k = 0; k < keys; k++) {
         vd_vec p[VECTORS];
         for (int v = 0; v < vectors; v++)
             p[v] = vd_load(scores + k * QUERIES, VD_F32, v * VD_LANES);
-        for (int i = 0; i < ROWS; i++) {
+        for (int i = 0; i < rows; i++) {
             vd_vec x = vd_all(values[k * pitch + i]);
             for (int v = 0; v < vectors; v++)
                 sum[i][v] = vd_fma(x, p[v], sum[i][v]);
         }
     }
-    for (int i = 0; i < ROWS; i++)
+    for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++) {
             float *to = out + i * QUERIES;
             if (!first)
@@ -224,8 +225,13 @@ VD_INLINE void attend_block(int vectors, const pass *p, bool first, int64_t keys
     for (int64_t k = 0; k < keys; k += ROWS)
         score_rows(vectors, t->query, p->keys + k * p->width, p->width, p->scores + k * QUERIES);
     soften(vectors, first, p->scores, keys, t, p->decay);
-    for (int64_t j = 0; j < p->padded; j += ROWS)
-        mix_rows(vectors, first, p->scores, p->values + j, p->padded, keys, p->decay, t->out + j * QUERIES);
+    int64_t j = 0;
+    for (; j + ROWS <= p->padded; j += ROWS)
+        mix_rows(ROWS, vectors, first, p->scores, p->values + j, p->padded, keys, p->decay,
+                 t->out + j * QUERIES);
+    if (j < p->padded)
+        mix_rows(HALF, vectors, first, p->scores, p->values + j, p->padded, keys, p->decay,
+                 t->out + j * QUERIES);
 }
 
 static void attend(const pass *p, bool first, int64_t keys, tile *t) {

@@ -9,8 +9,13 @@ VD_INLINE vd_vec vd_nearest(vd_vec x) {
     return (x + 12582912.0f) - 12582912.0f;
 }
 
-/* e^r * 2^n, |r| <= ln(2)/2; the polynomial is good to 3e-9. */
-VD_INLINE vd_vec vd_exp_parts(vd_vec r, vd_vec n) {
+/* e^x to 1 ulp, gradual underflow, infinity above 88.72; NaN stays NaN. */
+VD_INLINE vd_vec vd_exp(vd_vec x) {
+    x = vd_at_least(vd_at_most(x, vd_all(89.0f)), vd_all(-105.0f));
+    vd_vec n = vd_nearest(x * 1.44269504f);
+    /* ln(2) in two parts, the first with so few bits that its product with n is exact */
+    vd_vec r = vd_fma(n, vd_all(-0.693359375f), x);
+    r = vd_fma(n, vd_all(2.12194440e-4f), r);
     vd_vec p = vd_all(0.001381459879f);
     p = vd_fma(p, r, vd_all(0.008368717507f));
     p = vd_fma(p, r, vd_all(0.04166838899f));
@@ -19,20 +24,22 @@ VD_INLINE vd_vec vd_exp_parts(vd_vec r, vd_vec n) {
     return vd_scale2(vd_fma(p * r, r, r) + 1.0f, n);
 }
 
-/* e^x to 1 ulp, gradual underflow, infinity above 88.72; NaN stays NaN. */
-VD_INLINE vd_vec vd_exp(vd_vec x) {
-    x = vd_at_least(vd_at_most(x, vd_all(89.0f)), vd_all(-105.0f));
-    vd_vec n = vd_nearest(x * 1.44269504f);
-    /* ln(2) in two parts, the first with so few bits that its product with n is exact */
-    vd_vec r = vd_fma(n, vd_all(-0.693359375f), x);
-    return vd_exp_parts(vd_fma(n, vd_all(2.12194440e-4f), r), n);
-}
-
-/* 2^x for x <= 0. */
+/* 2^x for x <= 0, to 0.7 ulp. */
 VD_INLINE vd_vec vd_exp2_negative(vd_vec x) {
+#if defined(__AVX512DQ__)
+    vd_vec f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT);
+#else
     x = vd_at_least(x, vd_all(-152.0f));
-    vd_vec n = vd_nearest(x);
-    return vd_exp_parts((x - n) * 0.693147181f, n);
+    vd_vec f = x - vd_nearest(x);
+#endif
+    vd_vec p = vd_all(1.535336196e-4f);
+    p = vd_fma(p, f, vd_all(1.339887502e-3f));
+    p = vd_fma(p, f, vd_all(9.618436918e-3f));
+    p = vd_fma(p, f, vd_all(5.550332367e-2f));
+    p = vd_fma(p, f, vd_all(0.2402264774f));
+    p = vd_fma(p, f, vd_all(0.6931471825f));
+    p = vd_fma(p, f, vd_all(1.0f));
+    return vd_scale2(p, x - f);
 }
 
 /* x * sigmoid(k * x) */
