@@ -47,6 +47,13 @@ typedef struct cpu_stream {
     _Atomic uint32_t drained; /* passed, by the worker */
 } cpu_stream;
 
+#if defined(__SANITIZE_THREAD__)
+/* oneDNN guards what it makes once by atomics that nobody sees, but its calls to new and to locks would be seen. */
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void) {
+    return "called_from_lib:libdnnl.so\n";
+}
+#endif
+
 /* Library code is not instrumented: says what the operation is about to touch. */
 static void announce(const vd_program *p, const vd_op *op, void *const *at) {
     vd_operand operands[VD_MAX_OPERANDS];

