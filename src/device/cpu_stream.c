@@ -79,6 +79,7 @@ static vd_code run_operations(cpu_stream *s, const vd_exec *x, vd_error *err) {
         if (vd_cpu_ops[p->ops[i].kind]->run(p, &p->ops[i], x->plans[i], &call, err) != VD_OK)
             return vd_fail_in(err, "%s, program %s, operation %d (%s)", s->base.device->name, p->name, i,
                               vd_op_name(p->ops[i].kind));
+        atomic_fetch_add_explicit(&s->base.device->operations, 1, memory_order_relaxed);
     }
     return VD_OK;
 }

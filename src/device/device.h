@@ -83,6 +83,7 @@ struct vd_device {
     char name[16];            /* "cpu:3" */
     _Atomic size_t allocated; /* bytes now */
     _Atomic size_t peak;
+    _Atomic uint32_t operations; /* run so far: tells a slow device from one that stands still */
 };
 struct vd_stream {
     vd_device *device;

@@ -323,17 +323,26 @@ static void abandon_devices(vd_run *run) {
         run->devices[d]->table->abandon(run->devices[d]);
 }
 
+/* Changes whenever something moves: a task, a sample, or an operation of a program that takes long. */
+static uint32_t signs_of_life(const vd_run *run) {
+    uint32_t sum = atomic_load(&run->pulse);
+    for (int d = 0; d < run->plan->devices; d++)
+        sum += atomic_load_explicit(&run->devices[d]->operations, memory_order_relaxed);
+    return sum;
+}
+
 /* Until every sample is published or the run is broken. */
 static void watch_run(vd_run *run, const vd_run_watch *watch) {
     double last_change = vd_now();
-    uint32_t last_pulse = atomic_load(&run->pulse);
+    uint32_t last_sign = signs_of_life(run);
     while (atomic_load_explicit(&run->published, memory_order_acquire) < run->plan->samples &&
            !vd_fault_failed(&run->broken)) {
         uint32_t seen = atomic_load_explicit(&run->pulse, memory_order_acquire);
         watch->look(watch->user, run);
-        if (seen != last_pulse)
+        uint32_t sign = signs_of_life(run);
+        if (sign != last_sign)
             last_change = vd_now();
-        last_pulse = seen;
+        last_sign = sign;
         vd_error error;
         double idle = vd_now() - last_change;
         if (watch->stall_timeout_s > 0 && idle > watch->stall_timeout_s) {
