@@ -54,9 +54,8 @@ static inline void expect(const char *command, int code, const char *out, const 
     bool out_right = !out || (*out ? strstr(o.out, out) != NULL : *o.out == '\0');
     bool err_right = !err || (*err ? strstr(o.err, err) != NULL : *o.err == '\0');
     if (o.code != code || !out_right || !err_right)
-        fail_msg("%s\nexit code %d, expected %d\nexpected on stdout: %s\nexpected on stderr: %s\nstdout: "
-                 "%.2000s\nstderr: "
-                 "%.2000s",
+        fail_msg("%s\nexit code %d, expected %d\nexpected on stdout: %s\nexpected on stderr: %s\n"
+                 "stdout: %.2000s\nstderr: %.2000s",
                  command, o.code, code, out ? out : "(any)", err ? err : "(any)", o.out, o.err);
     outcome_free(&o);
 }
