@@ -51,7 +51,7 @@ VD_INLINE vd_vec vd_fma(vd_vec a, vd_vec b, vd_vec c) {
 #endif
 }
 
-/* x * 2^n for integers |n| <= 250, gradual underflow included. */
+/* x * 2^n for integers |n| <= 250, gradual underflow included; with AVX-512 2^floor(n) of any n. */
 VD_INLINE vd_vec vd_scale2(vd_vec x, vd_vec n) {
 #if defined(__AVX512F__)
     return _mm512_scalef_ps(x, n);
