@@ -47,7 +47,7 @@ static inline void outcome_free(outcome *o) {
     free(o->err);
 }
 
-/* Fails with everything that helps unless the code is right and both texts (NULL: any; "": nothing) are in the
+/* Fails with all that helps unless the code is right and both texts (NULL: any; "": nothing) are in the
  * streams. */
 static inline void expect(const char *command, int code, const char *out, const char *err) {
     outcome o = run(command);
