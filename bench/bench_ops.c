@@ -205,12 +205,12 @@ static bench_time run_case(vd_cpu_library *l, vd_cpu_worker *w, const bench_case
     size_t scratch_bytes = 0;
     void *scratch = NULL;
     const vd_cpu_op *table = vd_cpu_ops[q->kind];
-    must(table->plan(l, p, &p->ops[0], &plan, &scratch_bytes, &err), &err);
+    must(vd_cpu_plan_new(table, l, p, &p->ops[0], &plan, &scratch_bytes, &err), &err);
     must(table->load(l, plan, &err), &err);
     if (posix_memalign(&scratch, 256, scratch_bytes + 256))
         exit(VD_ERR_UNAVAILABLE);
     bench_time time = measure(p, plan, &(vd_cpu_call){.at = at, .scratch = scratch, .worker = w}, &err);
-    table->plan_free(plan);
+    free(plan);
     free(scratch);
     for (int v = 0; v < p->value_count; v++)
         free(at[v]);

@@ -2,8 +2,9 @@
  *
  *     bench_step MODEL step|decode fp32|fp16|bf16 FRAMES LATENT_H LATENT_W [RUNS]
  *
- * step: one denoising step with guidance. decode: all FRAMES at once. Runs it once to warm up, then RUNS times (5);
- * prints JSON: seconds of each run on the clock, and of the process's CPU, which other load disturbs less. */
+ * step: one denoising step with guidance. decode: all FRAMES at once. Runs it once to warm up, then RUNS
+ * times (5); prints JSON: seconds of each run on the clock, and of the process's CPU, which other load
+ * disturbs less. */
 #include "base/rng.h"
 #include "device/device.h"
 #include "model/networks.h"
@@ -45,7 +46,8 @@ static double cpu_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Normal values, so that no arithmetic meets zeros only; decreasing sigmas; the step counter starts at 0. */
+/* Normal values, so that no arithmetic meets zeros only; decreasing sigmas; the step counter starts at
+ * 0. */
 static void fill(const vd_value_info *v, void *memory) {
     size_t count = (size_t)vd_shape_count(v->shape);
     vd_rng rng;

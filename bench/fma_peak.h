@@ -1,4 +1,5 @@
-/* The machine's limit for fp32: fused multiply-adds on twelve independent registers of the widest kind, one thread. */
+/* The machine's limit for fp32: fused multiply-adds on twelve independent registers of the widest kind,
+ * one thread. */
 #ifndef VD_BENCH_FMA_PEAK_H
 #define VD_BENCH_FMA_PEAK_H
 

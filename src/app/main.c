@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,8 @@ int main(int argc, char **argv) {
     hold_standard_files();
     signal(SIGPIPE, SIG_IGN); /* writing then fails with an error that is reported */
     signal(SIGXFSZ, SIG_IGN);
+    /* Buffers that loading needs for a moment go back to the system at once, as --dry-run counts them. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
     setenv("HWLOC_HIDE_ERRORS", "2", 0); /* it would print that a container has no /sys */
     bool named = argc > 1 && argv[1][0] != '-', plan = named && strcmp(argv[1], "plan") == 0;
     unsigned where = plan ? VD_IN_PLAN : VD_IN_RUN;

@@ -29,22 +29,6 @@ static json_t *command_line(const vd_report_context *c) {
     return value;
 }
 
-/* Text from outside: what is not UTF-8 is escaped. */
-static json_t *text_or_null(const char *text) {
-    char escaped[VD_LINE_CAP];
-    json_t *value = text ? json_string(text) : json_null();
-    return value ? value : json_string(vd_escape(escaped, sizeof escaped, text, strlen(text)));
-}
-
-/* A JSON integer while it fits one. */
-static json_t *seed_value(uint64_t seed) {
-    char text[24];
-    if (seed <= INT64_MAX)
-        return json_integer((json_int_t)seed);
-    snprintf(text, sizeof text, "%" PRIu64, seed);
-    return json_string(text);
-}
-
 static json_t *hash_value(const vdpp_sample_result *r) {
     char text[20];
     if (r->code != 0)
@@ -72,14 +56,14 @@ static json_t *sample_value(const vd_report_context *c, int index) {
     const vdpp_job *job = c->samples[index].job;
     json_t *files = json_array(), *devices = json_array();
     for (int i = 0; i < r->file_count; i++)
-        json_array_append_new(files, text_or_null(r->files[i]));
+        json_array_append_new(files, vd_json_text(r->files[i]));
     for (int i = 0; i < r->device_count; i++)
         json_array_append_new(devices, json_integer(r->devices[i]));
     json_t *value = json_pack("{s:i s:o s:o s:o s:o s:o s:f s:f s:f s:o}", "index", index, "seed",
-                              seed_value(c->samples[index].seed), "image", text_or_null(job->image), "files",
+                              vd_json_u64(c->samples[index].seed), "image", vd_json_text(job->image), "files",
                               files, "latents_hash", hash_value(r), "devices", devices, "admitted_s",
                               r->admitted_s, "first_step_s", r->first_step_s, "finished_s", r->finished_s,
-                              "error", r->code != 0 ? text_or_null(r->error) : json_null());
+                              "error", r->code != 0 ? vd_json_text(r->error) : json_null());
     if (value && job != c->samples[0].job)
         json_object_set_new(value, "settings", settings_of(c, job));
     return value;
@@ -113,8 +97,8 @@ vd_code vd_report_save(const vd_report_context *c, const char *path, bool overwr
         json_array_append_new(samples, sample_value(c, i));
     json_t *report = json_pack(
         "{s:s s:s s:s s:o s:o s:o s:o s:o s:s s:o s:o}", "version", VDPP_VERSION, "commit", vd_build_commit,
-        "build", vd_build_description, "command", command_line(c), "machine", text_or_null(r->machine),
-        "devices", device_values(r), "model", text_or_null(r->model), "settings",
+        "build", vd_build_description, "command", command_line(c), "machine", vd_json_text(r->machine),
+        "devices", device_values(r), "model", vd_json_text(r->model), "settings",
         settings_of(c, c->samples[0].job), "mode", r->mode, "samples", samples, "timing", timing_value(r));
     if (!report)
         return vd_fail_memory(err, "the report", (unsigned long long)r->sample_count * 512);

@@ -1,7 +1,9 @@
 #include "base/json.h"
 
 #include "base/file.h"
+#include "base/text.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,10 +104,24 @@ vd_code vd_json_string(const json_t *object, const char *name, const char *key, 
     return VD_OK;
 }
 
+json_t *vd_json_u64(uint64_t value) {
+    char digits[24];
+    if (value <= INT64_MAX)
+        return json_integer((json_int_t)value);
+    snprintf(digits, sizeof digits, "%" PRIu64, value);
+    return json_string(digits);
+}
+
+json_t *vd_json_text(const char *text) {
+    char escaped[VD_LINE_CAP];
+    json_t *value = text ? json_string(text) : json_null();
+    return value ? value : json_string(vd_escape(escaped, sizeof escaped, text, strlen(text)));
+}
+
 vd_code vd_json_save(const json_t *value, const char *path, bool overwrite, vd_error *err) {
     char *text = json_dumps(value, JSON_INDENT(2));
     if (!text)
-        return vd_fail(err, VD_ERR_INTERNAL, "'%s': the report cannot be written as JSON", path);
+        return vd_fail(err, VD_ERR_INTERNAL, "'%s' cannot be written as JSON", path);
     size_t length = strlen(text);
     text[length] = '\n'; /* in the place of the terminator, which a file does not need */
     vd_code code = vd_file_write(path, text, length + 1, overwrite, err);

@@ -26,6 +26,11 @@ vd_code vd_json_bool(const json_t *object, const char *name, const char *key, bo
 vd_code vd_json_string(const json_t *object, const char *name, const char *key, bool required,
                        const char **out, vd_error *err);
 
+/* New values for documents that we write. A number beyond 2^63 - 1 becomes a string of its digits, since JSON
+ * integers end there; text that is not UTF-8 is escaped; NULL gives null. NULL when out of memory. */
+json_t *vd_json_u64(uint64_t value);
+json_t *vd_json_text(const char *text);
+
 /* Writes `value` as indented JSON, atomically. */
 vd_code vd_json_save(const json_t *value, const char *path, bool overwrite, vd_error *err);
 

@@ -15,9 +15,9 @@ typedef struct vd_thread {
     int running; /* 1 between a successful start and join */
 } vd_thread;
 
-/* Starts a thread named `name` (cut to 15 characters), with all signals blocked so that only the main thread
- * handles them, pinned to logical CPU `cpu` or free with VD_ANY_CPU. Pinning that the system refuses is not
- * an error. `thread` must stay valid until joined. */
+/* Starts a thread named `name` (cut to 15 characters), with all signals blocked so that only the main
+ * thread handles them, pinned to logical CPU `cpu` or free with VD_ANY_CPU. Pinning that the system
+ * refuses is not an error. `thread` must stay valid until joined. */
 vd_code vd_thread_start(vd_thread *thread, const char *name, int cpu, void *(*body)(void *), void *argument,
                         vd_error *err);
 void vd_thread_join(vd_thread *thread); /* no-op when not running */
@@ -31,8 +31,8 @@ double vd_now(void);
 
 /* How many logical CPUs this process may run on. */
 int vd_cpu_count(void);
-/* Which they are, in an order that fills cores before hyper-threads (hwloc; takes milliseconds); writes at most
- * `cap` numbers and returns how many there are. */
+/* Which they are, in an order that fills cores before hyper-threads (hwloc; takes milliseconds); writes at
+ * most `cap` numbers and returns how many there are. */
 int vd_usable_cpus(int *cpus, int cap);
 
 #endif

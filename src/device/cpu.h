@@ -28,10 +28,11 @@ typedef struct vd_cpu_call {
 
 /* The closed table: one entry per vd_op_kind (cpu_table.c). */
 typedef struct vd_cpu_op {
-    /* Chooses kernels, says how much scratch is needed. NULL: no plan, `run` gets NULL. */
-    vd_code (*plan)(vd_cpu_library *library, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
+    /* Chooses kernels, says how much scratch is needed (0 at entry). `plan` has plan_bytes zero bytes and
+     * owns nothing else. NULL: no plan, `run` gets NULL. */
+    size_t plan_bytes;
+    vd_code (*plan)(vd_cpu_library *library, const vd_program *p, const vd_op *op, vd_cpu_plan *plan,
                     size_t *scratch, vd_error *err);
-    void (*plan_free)(vd_cpu_plan *plan);
     /* Packs its constants (each once per group); may be called from several threads for different plans,
      * and again. */
     vd_code (*load)(vd_cpu_library *library, vd_cpu_plan *plan, vd_error *err);
@@ -40,6 +41,11 @@ typedef struct vd_cpu_op {
 } vd_cpu_op;
 
 extern const vd_cpu_op *const vd_cpu_ops[VD_OP_COUNT];
+
+/* A new plan of `op` through its table entry: `*out` is freed with free(), NULL where the entry needs
+ * none. */
+vd_code vd_cpu_plan_new(const vd_cpu_op *entry, vd_cpu_library *library, const vd_program *p, const vd_op *op,
+                        vd_cpu_plan **out, size_t *scratch, vd_error *err);
 
 /* cpu_dnnl.c and cpu_weights.c */
 vd_code vd_cpu_library_open(vd_cpu_library **out, vd_error *err);

@@ -1,9 +1,9 @@
 #include "device/cpu_simple.h"
 
-static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
-                    size_t *scratch, vd_error *err) {
-    VD_TRY(vd_cpu_simple_plan(l, out, err));
-    *scratch = (*out)->kernels->attention_scratch(&op->attention, p->dtype);
+static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan *t, size_t *scratch,
+                    vd_error *err) {
+    VD_TRY(vd_cpu_simple_plan(l, p, op, t, scratch, err));
+    *scratch = t->kernels->attention_scratch(&op->attention, p->dtype);
     return VD_OK;
 }
 
@@ -15,4 +15,4 @@ static vd_code run(const vd_program *p, const vd_op *op, const vd_cpu_plan *plan
     return VD_OK;
 }
 
-const vd_cpu_op vd_cpu_attention = {.plan = plan, .plan_free = vd_cpu_simple_plan_free, .run = run};
+const vd_cpu_op vd_cpu_attention = {.plan_bytes = sizeof(vd_cpu_plan), .plan = plan, .run = run};

@@ -3,7 +3,6 @@
 #include "base/layout.h"
 #include "device/cpu_lower.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* How the work is cut. Bands of output rows take the rows that they need from above and below, vertical
@@ -143,8 +142,9 @@ static void plan_scratch(vd_cpu_plan *t, size_t *scratch) {
     *scratch = t->product_at + t->product.scratch;
 }
 
-static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_conv *op, vd_cpu_plan *t,
-                          size_t *scratch, vd_error *err) {
+static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *generic, vd_cpu_plan *t,
+                    size_t *scratch, vd_error *err) {
+    const vd_conv *op = &generic->conv;
     t->kernels = l->kernels;
     plan_sizes(t, p, op);
     plan_types(t, l, p, op);
@@ -155,23 +155,6 @@ static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_conv 
     VD_TRY(vd_chunked_plan(l, &spec, &rest, op->weight, op->bias, p->dtype, &t->product, err));
     plan_scratch(t, scratch);
     return VD_OK;
-}
-
-static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
-                    size_t *scratch, vd_error *err) {
-    vd_cpu_plan *t = calloc(1, sizeof *t);
-    if (!t)
-        return vd_fail_memory(err, "the plan of a convolution", sizeof *t);
-    vd_code code = plan_parts(l, p, &op->conv, t, scratch, err);
-    if (code == VD_OK)
-        *out = t;
-    else
-        free(t);
-    return code;
-}
-
-static void plan_free(vd_cpu_plan *t) {
-    free(t);
 }
 
 static vd_code load(vd_cpu_library *l, vd_cpu_plan *t, vd_error *err) {
@@ -347,4 +330,4 @@ static vd_code run(const vd_program *p, const vd_op *generic, const vd_cpu_plan 
     return VD_OK;
 }
 
-const vd_cpu_op vd_cpu_conv = {plan, plan_free, load, run};
+const vd_cpu_op vd_cpu_conv = {sizeof(vd_cpu_plan), plan, load, run};

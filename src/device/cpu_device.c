@@ -112,8 +112,7 @@ static void cpu_event_close(vd_event *e) {
 
 static void free_compiled(cpu_compiled *c) {
     for (int i = 0; c->plans && i < c->base.program->op_count; i++)
-        if (c->plans[i])
-            vd_cpu_ops[c->base.program->ops[i].kind]->plan_free(c->plans[i]);
+        free(c->plans[i]);
     vd_cpu_team_destroy(&c->planning);
     vd_cpu_team_destroy(&c->loading);
     free(c->plans);
@@ -159,10 +158,9 @@ static cpu_compiled *find_compiled(vd_cpu_group *g, const vd_program *p) {
 static vd_code plan_item(void *context, int i, vd_error *err) {
     cpu_compiled *c = context;
     const vd_program *p = c->base.program;
-    if (i < p->op_count) {
-        const vd_cpu_op *op = vd_cpu_ops[p->ops[i].kind];
-        return op->plan ? op->plan(c->library, p, &p->ops[i], &c->plans[i], &c->scratch[i], err) : VD_OK;
-    }
+    if (i < p->op_count)
+        return vd_cpu_plan_new(vd_cpu_ops[p->ops[i].kind], c->library, p, &p->ops[i], &c->plans[i],
+                               &c->scratch[i], err);
     const vd_value_info *v = &p->values[i - p->op_count];
     if (v->storage != VD_STORAGE_CONSTANT)
         return VD_OK;

@@ -4,10 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-static vd_code sinusoid_plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
+static vd_code sinusoid_plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan *t,
                              size_t *scratch, vd_error *err) {
     *scratch = (size_t)vd_program_shape(p, op->sinusoid.dst).c * sizeof(float);
-    return vd_cpu_simple_plan(l, out, err);
+    return vd_cpu_simple_plan(l, p, op, t, scratch, err);
 }
 
 /* Every product and quotient rounded to fp32, as the reference's elementwise operations do. */
@@ -50,5 +50,5 @@ static vd_code gather_run(const vd_program *p, const vd_op *op, const vd_cpu_pla
 }
 
 const vd_cpu_op vd_cpu_sinusoid = {
-    .plan = sinusoid_plan, .plan_free = vd_cpu_simple_plan_free, .run = sinusoid_run};
+    .plan_bytes = sizeof(vd_cpu_plan), .plan = sinusoid_plan, .run = sinusoid_run};
 const vd_cpu_op vd_cpu_gather_row = {.run = gather_run};

@@ -2,8 +2,6 @@
 #include "base/layout.h"
 #include "device/cpu_lower.h"
 
-#include <stdlib.h>
-
 struct vd_cpu_plan {
     const vd_kernels *kernels;
     vd_normaliser norm;
@@ -25,8 +23,9 @@ static void plan_scratch(vd_cpu_plan *t, bool add, size_t *scratch) {
     *scratch = t->product_at + product;
 }
 
-static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_feed_forward *op, vd_cpu_plan *t,
-                          size_t *scratch, vd_error *err) {
+static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *generic, vd_cpu_plan *t,
+                    size_t *scratch, vd_error *err) {
+    const vd_feed_forward *op = &generic->feed_forward;
     vd_shape s = vd_program_shape(p, op->src);
     t->kernels = l->kernels;
     t->in = vd_library_compute_type(l, p->dtype);
@@ -47,23 +46,6 @@ static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_feed_
     VD_TRY(vd_chunked_plan(l, &down, &down_rest, op->down_weight, op->down_bias, p->dtype, &t->down, err));
     plan_scratch(t, op->add != VD_NONE, scratch);
     return VD_OK;
-}
-
-static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
-                    size_t *scratch, vd_error *err) {
-    vd_cpu_plan *t = calloc(1, sizeof *t);
-    if (!t)
-        return vd_fail_memory(err, "the plan of a feed-forward layer", sizeof *t);
-    vd_code code = plan_parts(l, p, &op->feed_forward, t, scratch, err);
-    if (code == VD_OK)
-        *out = t;
-    else
-        free(t);
-    return code;
-}
-
-static void plan_free(vd_cpu_plan *t) {
-    free(t);
 }
 
 static vd_code load(vd_cpu_library *l, vd_cpu_plan *t, vd_error *err) {
@@ -121,4 +103,4 @@ static vd_code run(const vd_program *p, const vd_op *op, const vd_cpu_plan *t, c
     return VD_OK;
 }
 
-const vd_cpu_op vd_cpu_feed_forward = {plan, plan_free, load, run};
+const vd_cpu_op vd_cpu_feed_forward = {sizeof(vd_cpu_plan), plan, load, run};

@@ -2,7 +2,6 @@
 #include "base/layout.h"
 #include "device/cpu_lower.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct vd_cpu_plan {
@@ -31,8 +30,9 @@ static void plan_shape(vd_cpu_plan *t, const vd_cpu_library *l, const vd_program
                             vd_chunk_budget(VD_CHUNK_BYTES, (size_t)(c * k) * vd_dtype_bytes(t->in)));
 }
 
-static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_linear *op, vd_cpu_plan *t,
-                          size_t *scratch, vd_error *err) {
+static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *generic, vd_cpu_plan *t,
+                    size_t *scratch, vd_error *err) {
+    const vd_linear *op = &generic->linear;
     plan_shape(t, l, p, op);
     int64_t c = op->weight->dims[1], k = op->weight->dims[0];
     vd_product_spec spec = {.matrix = 1, .n = t->step, .c = c, .k = k, .in = t->in, .out = t->out};
@@ -49,23 +49,6 @@ static vd_code plan_parts(vd_cpu_library *l, const vd_program *p, const vd_linea
     t->product_at = t->out_at + vd_align_up(out);
     *scratch = t->product_at + t->product.scratch;
     return VD_OK;
-}
-
-static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
-                    size_t *scratch, vd_error *err) {
-    vd_cpu_plan *t = calloc(1, sizeof *t);
-    if (!t)
-        return vd_fail_memory(err, "the plan of a linear layer", sizeof *t);
-    vd_code code = plan_parts(l, p, &op->linear, t, scratch, err);
-    if (code == VD_OK)
-        *out = t;
-    else
-        free(t);
-    return code;
-}
-
-static void plan_free(vd_cpu_plan *t) {
-    free(t);
 }
 
 static vd_code load(vd_cpu_library *l, vd_cpu_plan *t, vd_error *err) {
@@ -152,4 +135,4 @@ static vd_code run(const vd_program *p, const vd_op *generic, const vd_cpu_plan 
     return VD_OK;
 }
 
-const vd_cpu_op vd_cpu_linear = {plan, plan_free, load, run};
+const vd_cpu_op vd_cpu_linear = {sizeof(vd_cpu_plan), plan, load, run};

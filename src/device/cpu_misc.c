@@ -2,29 +2,15 @@
 #include "base/hash.h"
 #include "device/cpu_simple.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { PIECE = 1024 }; /* elements converted at a time */
 
-vd_code vd_cpu_simple_plan(const vd_cpu_library *library, vd_cpu_plan **out, vd_error *err) {
-    *out = calloc(1, sizeof **out);
-    if (!*out)
-        return vd_fail_memory(err, "the plan of an operation", sizeof **out);
-    (*out)->kernels = vd_cpu_library_kernels(library);
+vd_code vd_cpu_simple_plan(vd_cpu_library *library, const vd_program *p, const vd_op *op, vd_cpu_plan *plan,
+                           size_t *scratch, vd_error *err) {
+    (void)p, (void)op, (void)scratch, (void)err;
+    plan->kernels = vd_cpu_library_kernels(library);
     return VD_OK;
-}
-
-void vd_cpu_simple_plan_free(vd_cpu_plan *plan) {
-    free(plan);
-}
-
-static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
-                    size_t *scratch, vd_error *err) {
-    (void)p;
-    (void)op;
-    *scratch = 0;
-    return vd_cpu_simple_plan(l, out, err);
 }
 
 /* A value as one row. */
@@ -110,8 +96,10 @@ static vd_code nonfinite_run(const vd_program *p, const vd_op *op, const vd_cpu_
     return VD_OK;
 }
 
-const vd_cpu_op vd_cpu_cast = {.plan = plan, .plan_free = vd_cpu_simple_plan_free, .run = cast_run};
-const vd_cpu_op vd_cpu_frames_u8 = {.plan = plan, .plan_free = vd_cpu_simple_plan_free, .run = frames_run};
+const vd_cpu_op vd_cpu_cast = {
+    .plan_bytes = sizeof(vd_cpu_plan), .plan = vd_cpu_simple_plan, .run = cast_run};
+const vd_cpu_op vd_cpu_frames_u8 = {
+    .plan_bytes = sizeof(vd_cpu_plan), .plan = vd_cpu_simple_plan, .run = frames_run};
 const vd_cpu_op vd_cpu_copy = {.run = copy_run};
 const vd_cpu_op vd_cpu_checksum = {.run = checksum_run};
 const vd_cpu_op vd_cpu_nonfinite = {.run = nonfinite_run};

@@ -1,31 +1,16 @@
 #include "device/cpu_lower.h"
 
-#include <stdlib.h>
-
 struct vd_cpu_plan {
     const vd_kernels *kernels;
     vd_normaliser norm;
 };
 
-static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
-                    size_t *scratch, vd_error *err) {
-    vd_cpu_plan *t = calloc(1, sizeof *t);
-    if (!t)
-        return vd_fail_memory(err, "the plan of a layer norm", sizeof *t);
+static vd_code plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan *t, size_t *scratch,
+                    vd_error *err) {
+    (void)scratch;
     t->kernels = vd_cpu_library_kernels(l);
-    vd_code code =
-        vd_normaliser_plan(l, &op->layer_norm.norm, vd_program_shape(p, op->layer_norm.src).c, &t->norm, err);
-    if (code != VD_OK) {
-        free(t);
-        return code;
-    }
-    *out = t;
-    *scratch = 0;
-    return VD_OK;
-}
-
-static void plan_free(vd_cpu_plan *t) {
-    free(t);
+    int64_t c = vd_program_shape(p, op->layer_norm.src).c;
+    return vd_normaliser_plan(l, &op->layer_norm.norm, c, &t->norm, err);
 }
 
 static vd_code load(vd_cpu_library *l, vd_cpu_plan *t, vd_error *err) {
@@ -44,4 +29,4 @@ static vd_code run(const vd_program *p, const vd_op *op, const vd_cpu_plan *t, c
     return VD_OK;
 }
 
-const vd_cpu_op vd_cpu_layer_norm = {.plan = plan, .plan_free = plan_free, .load = load, .run = run};
+const vd_cpu_op vd_cpu_layer_norm = {sizeof(vd_cpu_plan), plan, load, run};

@@ -8,8 +8,9 @@ struct vd_cpu_plan {
     const vd_kernels *kernels;
 };
 
-vd_code vd_cpu_simple_plan(const vd_cpu_library *library, vd_cpu_plan **out, vd_error *err);
-void vd_cpu_simple_plan_free(vd_cpu_plan *plan);
+/* Entry of the table for an operation that needs its kernels and no scratch. */
+vd_code vd_cpu_simple_plan(vd_cpu_library *library, const vd_program *p, const vd_op *op, vd_cpu_plan *plan,
+                           size_t *scratch, vd_error *err);
 
 static inline size_t vd_value_bytes(const vd_program *p, vd_value v) {
     return (size_t)vd_shape_count(p->values[v].shape) * vd_dtype_bytes(p->values[v].dtype);

@@ -18,11 +18,11 @@ static vd_code current_sigma(const vd_program *p, const vd_cpu_call *call, vd_va
     return VD_OK;
 }
 
-static vd_code input_plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan **out,
+static vd_code input_plan(vd_cpu_library *l, const vd_program *p, const vd_op *op, vd_cpu_plan *t,
                           size_t *scratch, vd_error *err) {
     vd_shape s = vd_program_shape(p, op->unet_input.image);
     *scratch = (size_t)vd_shape_count(s) * sizeof(float); /* one frame */
-    return vd_cpu_simple_plan(l, out, err);
+    return vd_cpu_simple_plan(l, p, op, t, scratch, err);
 }
 
 static void scale_down(float *restrict to, const float *restrict x, int64_t count, float divisor) {
@@ -100,6 +100,5 @@ static vd_code euler_run(const vd_program *p, const vd_op *op, const vd_cpu_plan
     return VD_OK;
 }
 
-const vd_cpu_op vd_cpu_unet_input = {
-    .plan = input_plan, .plan_free = vd_cpu_simple_plan_free, .run = input_run};
+const vd_cpu_op vd_cpu_unet_input = {.plan_bytes = sizeof(vd_cpu_plan), .plan = input_plan, .run = input_run};
 const vd_cpu_op vd_cpu_euler_step = {.run = euler_run};

@@ -48,7 +48,8 @@ typedef struct cpu_stream {
 } cpu_stream;
 
 #if defined(__SANITIZE_THREAD__)
-/* oneDNN guards what it makes once by atomics that nobody sees, but its calls to new and to locks would be seen. */
+/* oneDNN guards what it makes once by atomics that nobody sees, but its calls to new and to locks would be
+ * seen. */
 __attribute__((visibility("default"))) const char *__tsan_default_suppressions(void) {
     return "called_from_lib:libdnnl.so\n";
 }

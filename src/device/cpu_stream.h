@@ -15,8 +15,9 @@
 
 #include "device/cpu.h"
 
-/* An event of this backend. Waiting for a completion must not say more about the device than that completion, even when
- * later ones are through (cpu_tsan.h): each is handed over by an address of its own. */
+/* An event of this backend. Waiting for a completion must not say more about the device than that
+ * completion, even when later ones are through (cpu_tsan.h): each is handed over by an address of its
+ * own. */
 enum { VD_CPU_PASSES = 8 }; /* more than a wait can lie behind */
 typedef struct vd_cpu_event {
     vd_event base;

@@ -1,6 +1,7 @@
-/* Convolutions with few output channels. Vector code keeps one output channel per lane, so 3 or 4 channels leave most
- * lanes idle. Here one matrix product makes, for every input pixel, what it contributes through each position of the
- * kernel (tap) to each output channel: 27 or 36 lanes instead of 3 or 4. The contributions are then added up. */
+/* Convolutions with few output channels. Vector code keeps one output channel per lane, so 3 or 4 channels
+ * leave most lanes idle. Here one matrix product makes, for every input pixel, what it contributes through
+ * each position of the kernel (tap) to each output channel: 27 or 36 lanes instead of 3 or 4. The
+ * contributions are then added up. */
 #include "device/cpu_lower.h"
 
 bool vd_taps_pay(const vd_product_spec *window) {

@@ -1,10 +1,11 @@
 /* What ThreadSanitizer is told about streams; nothing in other builds.
  *
- * A launch queue orders a command after its enqueuing and nothing else: the host learns of the device's progress only
- * through events, drains and notifications. The ring below it says more, for its indices are acquired by both sides: a
- * worker's progress would then order whatever its host thread enqueues next, on any stream, and by luck of timing hide a
- * missing wait. So the ring's own accesses are not looked at, and each command is handed over by its slot alone. Events
- * likewise: a wait is ordered after the completion that it was enqueued for and not after later ones. */
+ * A launch queue orders a command after its enqueuing and nothing else: the host learns of the device's
+ * progress only through events, drains and notifications. The ring below it says more, for its indices are
+ * acquired by both sides: a worker's progress would then order whatever its host thread enqueues next, on
+ * any stream, and by luck of timing hide a missing wait. So the ring's own accesses are not looked at, and
+ * each command is handed over by its slot alone. Events likewise: a wait is ordered after the completion
+ * that it was enqueued for and not after later ones. */
 #ifndef VD_DEVICE_CPU_TSAN_H
 #define VD_DEVICE_CPU_TSAN_H
 

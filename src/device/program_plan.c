@@ -63,9 +63,12 @@ static bool same_place_fits(const vd_program *p, const life *lives, int op, vd_v
     const vd_value_info *f = &p->values[from], *d = &p->values[dst];
     vd_value root = root_of(p, from);
     const vd_value_info *r = &p->values[root];
-    return d->storage == VD_STORAGE_ARENA && lives[dst].first == op && r->storage == VD_STORAGE_ARENA &&
-           lives[root].last == op && f->dtype == d->dtype && vd_shape_count(f->shape) == vd_shape_count(d->shape) &&
-           vd_shape_count(r->shape) == vd_shape_count(d->shape);
+    int64_t count = vd_shape_count(d->shape);
+    bool born = d->storage == VD_STORAGE_ARENA && lives[dst].first == op;
+    bool dying = r->storage == VD_STORAGE_ARENA && lives[root].last == op;
+    bool alike =
+        f->dtype == d->dtype && vd_shape_count(f->shape) == count && vd_shape_count(r->shape) == count;
+    return born && dying && alike;
 }
 
 /* An operand read elsewhere in the same operation must not be overwritten while it is still needed. */

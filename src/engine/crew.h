@@ -1,6 +1,7 @@
-/* Spare CPUs make programs ready side by side: a backend shares the items of a program among all threads that ask for it
- * at the same time (device.h), so a crew only has to ask for the same programs. It changes when things are ready, never
- * what they are; its own failures are left to the thread that needs the program, which meets them too. */
+/* Spare CPUs make programs ready side by side: a backend shares the items of a program among all threads
+ * that ask for it at the same time (device.h), so a crew only has to ask for the same programs. It changes
+ * when things are ready, never what they are; its own failures are left to the thread that needs the
+ * program, which meets them too. */
 #ifndef VD_ENGINE_CREW_H
 #define VD_ENGINE_CREW_H
 

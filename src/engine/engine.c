@@ -112,22 +112,26 @@ static vd_code check_distinct(const vdpp_options *o, int i, vd_error *err) {
 }
 
 /* Tests: wraps the device named in "cpu:1:never-fires:3". */
-static vd_code inject(vdpp_engine *e, int i, vd_error *err) {
+static vd_code inject(vdpp_engine *e, vd_error *err) {
     static const char *const kinds[] = {
         [VD_INJECT_LAUNCH_FAILS] = "launch-fails", [VD_INJECT_COPY_DROPPED] = "copy-dropped",
         [VD_INJECT_COPY_FLIPPED] = "copy-flipped", [VD_INJECT_NEVER_FIRES] = "never-fires",
         [VD_INJECT_WAIT_DROPPED] = "wait-dropped", [VD_INJECT_NO_MEMORY] = "no-memory"};
-    const char *text = e->options.inject, *name = e->devices[i]->name;
-    size_t length = strlen(name);
-    char kind[32];
-    int k;
-    if (!text || strncmp(text, name, length) != 0 || text[length] != ':')
+    const char *text = e->options.inject;
+    char device[16] = "", kind[32];
+    int i = 0, f = VD_INJECT_LAUNCH_FAILS, k, length = 0;
+    if (!text)
         return VD_OK;
-    if (sscanf(text + length + 1, "%31[a-z-]:%d", kind, &k) == 2)
-        for (int f = VD_INJECT_LAUNCH_FAILS; f <= VD_INJECT_NO_MEMORY; f++)
-            if (strcmp(kinds[f], kind) == 0)
-                return vd_faulty_device_open(e->devices[i], (vd_fault_kind)f, k, &e->devices[i], err);
-    return vd_fail(err, VD_ERR_USAGE, "--inject %s: must be DEVICE:KIND:COUNT", text);
+    sscanf(text, "%*[a-z]:%*d%n", &length);
+    snprintf(device, sizeof device, "%.*s", length, text);
+    while (i < e->options.device_count && strcmp(e->devices[i]->name, device) != 0)
+        i++;
+    bool parsed = i < e->options.device_count && sscanf(text + length, ":%31[a-z-]:%d", kind, &k) == 2;
+    while (parsed && f <= VD_INJECT_NO_MEMORY && strcmp(kinds[f], kind) != 0)
+        f++;
+    if (!parsed || f > VD_INJECT_NO_MEMORY)
+        return vd_fail(err, VD_ERR_USAGE, "--inject %s: must be DEVICE:KIND:COUNT", text);
+    return vd_faulty_device_open(e->devices[i], (vd_fault_kind)f, k, &e->devices[i], err);
 }
 
 static vd_code open_devices(vdpp_engine *e, vd_error *err) {
@@ -145,9 +149,8 @@ static vd_code open_devices(vdpp_engine *e, vd_error *err) {
         VD_TRY(parse_device(o->devices[i], &index, err));
         VD_TRY(check_distinct(o, i, err));
         VD_TRY(vd_cpu_device_open(e->group, index, pinned ? cpus[i] : VD_ANY_CPU, &e->devices[i], err));
-        VD_TRY(inject(e, i, err));
     }
-    return VD_OK;
+    return inject(e, err);
 }
 
 static vd_code open_model(vdpp_engine *e, vd_error *err) {
@@ -217,6 +220,18 @@ static void call_close(call *c) {
     free(c->jobs);
 }
 
+/* What the planner would refuse, before any job is begun. */
+static vd_code check_split(const vdpp_engine *e, const vdpp_job *job, vd_error *err) {
+    int sum = 0;
+    for (int i = 0; e->plan.split && i < e->options.split_count; i++)
+        sum += e->plan.split[i];
+    if (!e->plan.split || sum == job->steps)
+        return VD_OK;
+    return vd_fail(err, VD_ERR_USAGE,
+                   "--split adds up to %d steps, but a job has %d; leave --split out or give both", sum,
+                   job->steps);
+}
+
 static vd_code call_open(call *c, const vdpp_sample *samples, vd_error *err) {
     c->samples = malloc((size_t)c->count * sizeof *c->samples);
     c->jobs = malloc((size_t)c->count * sizeof *c->jobs);
@@ -230,6 +245,7 @@ static vd_code call_open(call *c, const vdpp_sample *samples, vd_error *err) {
         }
         c->jobs[i] = *samples[i].job;
         VD_TRY(vd_job_resolve(c->engine, &c->jobs[i], err));
+        VD_TRY(check_split(c->engine, &c->jobs[i], err));
         c->samples[i].job = &c->jobs[i];
     }
     return VD_OK;

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 #include "engine/stage.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,6 +49,18 @@ vd_memory_plan vd_memory_plan_of(const vdpp_engine *engine, const vd_run *run) {
     return m;
 }
 
+/* A size that fits one device: activations shrink at least as fast as the number of pixels. */
+static void advise_size(const vd_memory_plan *m, const vd_run *run, char *advice, size_t cap) {
+    const vd_run_shape *s = &run->shape;
+    size_t one = (m->devices + m->host) / (size_t)run->plan->devices;
+    double share = m->available > m->weights ? 0.95 * (double)(m->available - m->weights) / (double)one : 0;
+    int width = (int)(s->width * sqrt(share)) / 64 * 64, height = (int)(s->height * sqrt(share)) / 64 * 64;
+    if (width >= 64 && height >= 64)
+        snprintf(advice, cap, "--gpus 1 -W %d -H %d would fit", width, height);
+    else
+        snprintf(advice, cap, "the model's weights leave no room for a video on this machine");
+}
+
 vd_code vd_memory_check(const vd_memory_plan *m, const vd_run *run, vd_error *err) {
     size_t needed = m->total - m->process;
     if (m->available == 0 || needed <= m->available)
@@ -58,11 +71,8 @@ vd_code vd_memory_check(const vd_memory_plan *m, const vd_run *run, vd_error *er
     int fitting = m->available > fixed && one ? (int)((m->available - fixed) / one) : 0;
     if (fitting >= 1)
         snprintf(advice, sizeof advice, "--gpus %d would fit", fitting);
-    else if (s->decode_chunk > 1)
-        snprintf(advice, sizeof advice, "try --decode-chunk %d, or fewer frames or pixels",
-                 s->decode_chunk / 2);
     else
-        snprintf(advice, sizeof advice, "try fewer frames or pixels, or --dtype bf16");
+        advise_size(m, run, advice, sizeof advice);
     return vd_fail(
         err, VD_ERR_UNAVAILABLE,
         "%d x %d pixels, %d frames on %d devices need %s of memory and %s are free: %s (see --dry-run)",

@@ -57,9 +57,9 @@ static json_t *describe_sample(const vd_run *run, const vd_trip *trip, uint64_t 
     const vdpp_job *job = trip->job;
     char name[20];
     snprintf(name, sizeof name, "%016llx", (unsigned long long)hash);
-    return json_pack("{s:s s:s s:s* s:I s:i s:i s:i s:i s:f s:i s:f s:[f,f] s:i s:s s:s s:s}", "vdpp",
-                     VDPP_VERSION, "model", run->model_name, "image", job->image, "seed",
-                     (json_int_t)trip->seed, "width", job->width, "height", job->height, "frames",
+    return json_pack("{s:s s:o s:o s:o s:i s:i s:i s:i s:f s:i s:f s:[f,f] s:i s:s s:s s:s}", "vdpp",
+                     VDPP_VERSION, "model", vd_json_text(run->model_name), "image", vd_json_text(job->image),
+                     "seed", vd_json_u64(trip->seed), "width", job->width, "height", job->height, "frames",
                      job->frames, "steps", job->steps, "fps", job->fps, "motion", job->motion, "noise_aug",
                      job->noise_aug, "guidance", job->guidance_min, job->guidance_max, "decode_chunk",
                      run->shape.decode_chunk, "fit", job->fit, "dtype", run->dtype_name, "latents_hash",

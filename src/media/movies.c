@@ -1,6 +1,6 @@
-/* FFmpeg's libraries bring some 160 others with them: a tenth of a second of every start, for which most commands have no
- * use. So they stand behind a module that is opened, on the writer's thread, with the first movie, and then stays: FFmpeg
- * does not take back what it registers in a process. */
+/* FFmpeg's libraries bring some 160 others with them: a tenth of a second of every start, for which most
+ * commands have no use. So they stand behind a module that is opened, on the writer's thread, with the
+ * first movie, and then stays: FFmpeg does not take back what it registers in a process. */
 #include "media/writers.h"
 
 #include <dlfcn.h>

@@ -311,16 +311,14 @@ static inline void op_run(op_env *env, op_case *t, const vd_cpu_op *table) {
     size_t scratch_bytes = 0;
     t->program.values = t->info;
     t->program.ops = &t->op;
-    if (table->plan)
-        op_must(table->plan(env->library, &t->program, &t->op, &plan, &scratch_bytes, err));
+    op_must(vd_cpu_plan_new(table, env->library, &t->program, &t->op, &plan, &scratch_bytes, err));
     if (table->load)
         op_must(table->load(env->library, plan, err));
     void *scratch = op_guarded_new(scratch_bytes);
     vd_cpu_call call = {.at = t->memory, .scratch = scratch, .worker = env->worker};
     op_must(table->run(&t->program, &t->op, plan, &call, err));
     op_guarded_free(scratch, scratch_bytes);
-    if (table->plan_free)
-        table->plan_free(plan);
+    free(plan);
 }
 
 /* Checks the guards of all tensors. */

@@ -10,8 +10,8 @@ static void plan_only(op_env *env, op_case *t, const vd_cpu_op *table) {
     size_t scratch = 0;
     t->program.values = t->info;
     t->program.ops = &t->op;
-    op_must(table->plan(env->library, &t->program, &t->op, &plan, &scratch, err));
-    table->plan_free(plan);
+    op_must(vd_cpu_plan_new(table, env->library, &t->program, &t->op, &plan, &scratch, err));
+    free(plan);
 }
 
 static vd_norm norm_of(op_env *env, vd_norm_kind kind, int64_t c, int groups) {

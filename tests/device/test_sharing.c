@@ -27,7 +27,7 @@ static vd_code run_one(worker *w, vd_cpu_worker *cpu, int i, vd_error *err) {
     const op_case *t = &w->s->cases[i];
     vd_cpu_plan *plan = NULL;
     size_t bytes = 0;
-    VD_TRY(tables[i]->plan(w->s->library, &t->program, &t->op, &plan, &bytes, err));
+    VD_TRY(vd_cpu_plan_new(tables[i], w->s->library, &t->program, &t->op, &plan, &bytes, err));
     void *scratch = op_guarded_new(bytes), *at[OP_MAX_VALUES];
     memcpy(at, t->memory, sizeof at);
     at[w->s->dst[i]] = w->result[i];
@@ -36,7 +36,7 @@ static vd_code run_one(worker *w, vd_cpu_worker *cpu, int i, vd_error *err) {
     for (int r = 0; r < ROUNDS && code == VD_OK; r++)
         code = tables[i]->run(&t->program, &t->op, plan, &call, err);
     op_guarded_free(scratch, bytes);
-    tables[i]->plan_free(plan);
+    free(plan);
     return code;
 }
 
