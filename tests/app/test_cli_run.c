@@ -48,6 +48,30 @@ static void test_files_and_report(void **state) {
     json_decref(r);
 }
 
+static void test_settings_beside_the_video(void **state) {
+    (void)state;
+    expect(TINY "--format latents -o big-seed -q --seed 18446744073709551615", 0, "big-seed.safetensors\n", "");
+    json_t *settings = load("big-seed.json");
+    assert_keys(settings, "vdpp model image seed width height frames steps fps motion noise_aug guidance");
+    assert_string_equal(json_string_value(json_object_get(settings, "seed")), "18446744073709551615");
+    json_decref(settings);
+    expect("cp \"$(dirname $V)/samples/images/ball.png\" \"$(printf 'b\\377.png')\"", 0, "", "");
+    expect(TINY "--format latents -o odd -q -i \"$(printf 'b\\377.png')\"", 0, "odd.safetensors\n", "");
+    settings = load("odd.json");
+    assert_string_equal(json_string_value(json_object_get(settings, "image")), "b\\xff.png");
+    json_decref(settings);
+}
+
+static void test_refused_before_the_first_job(void **state) {
+    (void)state;
+    expect("printf '{\"steps\":2,\"output\":\"s2\"}\\n{\"steps\":3,\"output\":\"s3\"}\\n' >split.jsonl", 0,
+           "", "");
+    expect(TINY "--format latents --jobs split.jsonl --split 1,1", 64, "", "--split adds up to 2 steps");
+    expect("test -e s2.safetensors", 1, "", "");
+    expect(TINY "--inject nonsense", 64, "", "--inject nonsense");
+    expect(TINY "--inject cpu:9:launch-fails:1", 64, "", "--inject cpu:9");
+}
+
 static void test_summary(void **state) {
     static const char *const figures[] = {
         "wall clock", "first result", "steady interval", "latency p50 / p95", "bubble share",
@@ -200,6 +224,8 @@ static void test_output_that_cannot_be_written(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files_and_report),
+        cmocka_unit_test(test_settings_beside_the_video),
+        cmocka_unit_test(test_refused_before_the_first_job),
         cmocka_unit_test(test_summary),
         cmocka_unit_test(test_progress_on_a_terminal),
         cmocka_unit_test(test_overwriting),
