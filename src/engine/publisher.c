@@ -8,6 +8,7 @@
 #include "engine/transpose.h"
 #include "media/writer.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,7 @@ static vd_code check_numbers(const vd_run *run, const vd_trip *trip, vd_error *e
                        trip->nonfinite, run->dtype_name);
     size_t count = run->state.bytes[VD_FIELD_LATENTS] / sizeof(float);
     for (size_t i = 0; i < count; i++)
-        if (trip->latents[i] - trip->latents[i] != 0)
+        if (!isfinite(trip->latents[i]))
             return vd_fail(err, VD_ERR_INTERNAL, "the latents are not finite in %s; try --dtype fp32",
                            run->dtype_name);
     return VD_OK;

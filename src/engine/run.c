@@ -6,8 +6,8 @@
 #include "engine/publisher.h"
 #include "engine/stage.h"
 
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { WATCH_NS = 100 * 1000 * 1000 };
 
@@ -362,9 +362,7 @@ static void mark_unfinished(vd_run *run) {
         if (r->code != -1)
             continue;
         r->code = VD_ERR_TRY_AGAIN;
-        vd_error left;
-        vd_fail(&left, VD_ERR_TRY_AGAIN, "not finished: the run was ended");
-        memcpy(r->error, left.message, sizeof left.message);
+        snprintf(r->error, sizeof r->error, "not finished: the run was ended");
     }
 }
 
