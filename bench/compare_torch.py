@@ -18,7 +18,6 @@ import datetime
 import json
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -174,19 +173,16 @@ def measure_bf16(program, folder, rounds):
 # ---- the whole program ----
 
 
-def run_vdpp(vdpp, folder, *options):
-    """Report, seconds and peak resident bytes of one process."""
+def run_vdpp(vdpp, folder, *options, prefix=()):
+    """Report of one process, its seconds, and what it printed."""
     with tempfile.TemporaryDirectory() as where:
         path = os.path.join(where, "report.json")
-        command = [vdpp, "-m", folder, "--format", "latents", "--output-dir", where, "--report", path, "-q", *options]
+        command = [*prefix, vdpp, "-m", folder, "--format", "latents", "--output-dir", where, "--report", path, "-q", *options]
         begin = time.perf_counter()
-        child = subprocess.Popen([str(word) for word in command])
-        _, status, usage = os.wait4(child.pid, 0)
+        done = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True)
         seconds = time.perf_counter() - begin
-        if status:
-            raise RuntimeError(f"vdpp ended with {os.waitstatus_to_exitcode(status)}: {command}")
         with open(path) as file:
-            return json.load(file), seconds, usage.ru_maxrss * 1024
+            return json.load(file), seconds, done.stdout
 
 
 def first_step(vdpp, rounds):
@@ -208,20 +204,26 @@ def planned_bytes(vdpp, folder):
     return float(value) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
 
 
-def reference_peak(folder):
-    """Runs in a process of its own; prints its peak resident bytes."""
+# Runs its arguments and prints their peak resident bytes. A process inherits the peak of the one that forked it, so
+# this one must be small.
+PEAK_OF = (sys.executable, "-S", "-c", "import os, sys; child = os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:]);"
+           " _, status, usage = os.wait4(child, 0); print(usage.ru_maxrss * 1024); sys.exit(status != 0)")
+
+
+def reference_run(folder):
+    """In a process of its own."""
     options = dict(zip(SIZE_60M[::2], SIZE_60M[1::2]))
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     pipeline(Image.open(os.path.join(SAMPLES, "images", "ball.png")).convert("RGB"), options["-H"], options["-W"],
              num_frames=options["--frames"], num_inference_steps=options["--steps"])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def memory(vdpp, folder):
-    done = subprocess.run([sys.executable, __file__, "--reference-peak", folder], check=True, capture_output=True,
-                          text=True)
-    theirs, ours = int(done.stdout.split()[-1]), run_vdpp(vdpp, folder, *SIZE_60M)[2]
+    done = subprocess.run([*PEAK_OF, sys.executable, __file__, "--reference-run", folder], check=True,
+                          capture_output=True, text=True)
+    theirs = int(done.stdout.split()[-1])
+    ours = int(run_vdpp(vdpp, folder, *SIZE_60M, prefix=PEAK_OF)[2].split()[-1])
     planned = planned_bytes(vdpp, folder)
     return {"reference_bytes": theirs, "vdpp_bytes": ours, "planned_bytes": planned, "share": ours / theirs,
             "of_plan": ours / planned, "goal": 0.4}
@@ -233,7 +235,7 @@ def two_devices(vdpp, mode, rounds, samples=8):
     for _ in range(rounds):
         for devices, list_of in rates.items():
             report, _, _ = run_vdpp(vdpp, os.path.join(SAMPLES, "model"), "--gpus", devices, "--parallel", mode,
-                                    "--samples", samples)
+                                    "--samples", samples, "--steps", 12)
             list_of.append(report["timing"]["throughput_sps"])
     one, two = statistics.median(rates[1]), statistics.median(rates[2])
     return {"one_sps": one, "two_sps": two, "ratio": two / one, "samples": samples, "goal": 1.8}
@@ -264,8 +266,8 @@ def git(*words):
 
 
 def main():
-    if sys.argv[1:2] == ["--reference-peak"]:
-        return reference_peak(sys.argv[2])
+    if sys.argv[1:2] == ["--reference-run"]:
+        return reference_run(sys.argv[2])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("vdpp")
     parser.add_argument("bench_step")
