@@ -195,11 +195,10 @@ static int write_label(vd_product *p) {
                     types[1], extra);
 }
 
-static vd_code make_product(vd_product *p, dnnl_engine_t engine, vd_error *err) {
+static vd_code describe_product(vd_product *p, dnnl_engine_t engine, vd_error *err) {
     omp_set_num_threads(1);
     int length = write_label(p);
     VD_TRY(check(describe(p, engine), "primitive description", p->label, err));
-    VD_TRY(check(dnnl_primitive_create(&p->primitive, p->pd), "primitive", p->label, err));
     p->src = dnnl_primitive_desc_query_md(p->pd, dnnl_query_src_md, 0);
     p->weights = dnnl_primitive_desc_query_md(p->pd, dnnl_query_weights_md, 0);
     p->bias = dnnl_primitive_desc_query_md(p->pd, dnnl_query_weights_md, 1);
@@ -230,8 +229,7 @@ static vd_code find_or_add(vd_cpu_library *l, const vd_product_spec *spec, vd_pr
     return VD_OK;
 }
 
-vd_code vd_product_open(vd_cpu_library *l, const vd_product_spec *spec, const vd_product **out,
-                        vd_error *err) {
+vd_code vd_product_open(vd_cpu_library *l, const vd_product_spec *spec, vd_product **out, vd_error *err) {
     vd_product *p = NULL;
     pthread_mutex_lock(&l->mutex);
     vd_code code = find_or_add(l, spec, &p, err);
@@ -240,7 +238,7 @@ vd_code vd_product_open(vd_cpu_library *l, const vd_product_spec *spec, const vd
         return code;
     pthread_mutex_lock(&p->mutex);
     if (!p->ready) {
-        code = make_product(p, l->engine, err);
+        code = describe_product(p, l->engine, err);
         p->ready = code == VD_OK;
     }
     pthread_mutex_unlock(&p->mutex);
@@ -248,10 +246,22 @@ vd_code vd_product_open(vd_cpu_library *l, const vd_product_spec *spec, const vd
     return code;
 }
 
+vd_code vd_product_load(vd_product *p, vd_error *err) {
+    vd_code code = VD_OK;
+    pthread_mutex_lock(&p->mutex);
+    if (!p->primitive) {
+        omp_set_num_threads(1);
+        code = check(dnnl_primitive_create(&p->primitive, p->pd), "primitive", p->label, err);
+    }
+    pthread_mutex_unlock(&p->mutex);
+    return code;
+}
+
 void vd_product_list_close(vd_product_list *list) {
     for (int i = 0; i < list->count; i++) {
         vd_product *p = list->items[i];
-        dnnl_primitive_destroy(p->primitive);
+        if (p->primitive)
+            dnnl_primitive_destroy(p->primitive);
         dnnl_primitive_desc_destroy(p->pd);
         pthread_mutex_destroy(&p->mutex);
         free(p);

@@ -50,10 +50,11 @@ struct vd_cpu_library {
 /* The type that products of a program of storage type `dtype` take; sums are fp32 in any case. */
 vd_dtype vd_library_compute_type(const vd_cpu_library *l, vd_dtype dtype);
 
-/* cpu_dnnl.c. Products are made once per spec; threads that ask for different ones do not wait for each
- * other. */
-vd_code vd_product_open(vd_cpu_library *l, const vd_product_spec *spec, const vd_product **out,
-                        vd_error *err);
+/* cpu_dnnl.c. Products are described once per spec, which tells their sizes and the kernel; the kernel's code
+ * is generated when they are loaded, once, before the first run. Threads that ask for different ones do not
+ * wait for each other. */
+vd_code vd_product_open(vd_cpu_library *l, const vd_product_spec *spec, vd_product **out, vd_error *err);
+vd_code vd_product_load(vd_product *p, vd_error *err);
 void vd_product_list_close(vd_product_list *list);
 size_t vd_product_scratch(const vd_product *p);      /* bytes; 64-byte aligned */
 size_t vd_product_weight_bytes(const vd_product *p); /* packed */

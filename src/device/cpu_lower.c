@@ -39,6 +39,8 @@ vd_code vd_chunked_plan(vd_cpu_library *l, const vd_product_spec *spec, const vd
 }
 
 vd_code vd_chunked_load(const vd_chunked *c, vd_error *err) {
+    for (int i = 0; i < 2; i++)
+        VD_TRY(vd_product_load(c->product[i], err));
     if (c->bias)
         VD_TRY(vd_cpu_constant_load(c->bias, err));
     VD_TRY(vd_cpu_constant_load(c->weights[0], err));

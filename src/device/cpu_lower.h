@@ -21,7 +21,7 @@ int64_t vd_chunk_size(int64_t total, size_t item_bytes, size_t budget);
 
 /* A product on chunks of equal size, the last of which may be smaller, and its packed weights. */
 typedef struct vd_chunked {
-    const vd_product *product[2]; /* whole chunk; rest, the same when there is none */
+    vd_product *product[2]; /* whole chunk; rest, the same when there is none */
     vd_cpu_constant *weights[2];
     vd_cpu_constant *bias; /* NULL: none, or given per run */
     size_t scratch;

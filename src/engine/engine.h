@@ -28,8 +28,8 @@ vd_run_shape vd_job_shape(const vdpp_engine *engine, const vdpp_job *job);
 
 /* memory.c: what a run will hold, checked against what there is. */
 typedef struct vd_memory_plan {
-    size_t weights, devices, host, process, total; /* bytes */
-    size_t available;                              /* free for the run now, beside the process; 0: unknown */
+    size_t weights, devices, host, code, process, total; /* bytes */
+    size_t available; /* free for the run now, beside the process; 0: unknown */
 } vd_memory_plan;
 vd_memory_plan vd_memory_plan_of(const vdpp_engine *engine, const vd_run *run);
 vd_code vd_memory_check(const vd_memory_plan *plan, const vd_run *run, vd_error *err);

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { KERNEL_BYTES = 128 << 10 }; /* generated code and its library's bookkeeping: the average seen */
+
 /* First number after `key` in a small text file of the kernel, times `unit`; 0 when it is not there. */
 static size_t read_kernel_number(const char *path, const char *key, size_t unit) {
     char line[256];
@@ -41,11 +43,12 @@ static size_t resident_bytes(void) {
 vd_memory_plan vd_memory_plan_of(const vdpp_engine *engine, const vd_run *run) {
     vd_memory_plan m = {.weights = vd_cpu_group_weight_bytes(engine->group),
                         .host = vd_run_host_bytes(run),
+                        .code = (size_t)vd_cpu_group_kernel_count(engine->group) * KERNEL_BYTES,
                         .process = resident_bytes(),
                         .available = available_bytes()};
     for (int d = 0; d < run->plan->devices; d++)
         m.devices += run->stages[d]->planned_bytes;
-    m.total = m.weights + m.devices + m.host + m.process;
+    m.total = m.weights + m.devices + m.host + m.code + m.process;
     return m;
 }
 
@@ -94,6 +97,8 @@ void vd_memory_print(const vd_memory_plan *m, const vd_run *run, vd_text *text) 
                 vd_human_bytes(a, sizeof a, m->weights));
     vd_text_add(text, "  %-8s %10s   staging and finished frames\n", "host",
                 vd_human_bytes(a, sizeof a, m->host));
+    vd_text_add(text, "  %-8s %10s   generated when loading\n", "kernels",
+                vd_human_bytes(a, sizeof a, m->code));
     vd_text_add(text, "  %-8s %10s   program and libraries\n", "process",
                 vd_human_bytes(a, sizeof a, m->process));
     vd_text_add(text, "  %-8s %10s", "total", vd_human_bytes(a, sizeof a, m->total));
