@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed and memory of vdpp beside the reference's, on the same model and shape, in one run.
 
-    compare_torch.py VDPP BENCH_STEP [--rounds N] [--compile] [--only LETTERS] [--note TEXT]
+    compare_torch.py VDPP BENCH_STEP [--rounds N] [--compile] [--only LETTERS] [--start] [--note TEXT]
 
 Networks: one thread against one thread. Torch runs in every way of WAYS and its fastest counts (--compile adds
 torch.compile, which takes minutes). The two then take turns, N rounds (5), and medians are compared. Two figures each:
@@ -274,8 +274,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--only", default="", metavar="LETTERS", help="networks whose names begin so, nothing else")
+    parser.add_argument("--start", action="store_true", help="the time to the first denoising step, nothing else")
     parser.add_argument("--note", default="", help="written beside the results")
     given = parser.parse_args()
+    if given.start:
+        return print_table({"networks": {}, "program": {"first step": first_step(given.vdpp, given.rounds)}})
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     if given.compile:
