@@ -168,22 +168,22 @@ static vd_code load(vd_cpu_library *l, vd_cpu_plan *t, vd_error *err) {
 /* A source's pixels, or none. */
 typedef struct conv_sources {
     vd_cells x[2];
-    const float *scale; /* of the current image, then shift; NULL: no norm */
+    const void *norm; /* scratch with the affine of the current image; NULL: no norm */
 } conv_sources;
 
 /* `count` neighbouring pixels from pixel `from` of the sources, normalised or converted. */
 static void prepare_pixels(const vd_cpu_plan *t, const conv_sources *s, vd_cells to, int64_t from,
                            int64_t count) {
     int64_t c = t->c[0] + t->c[1];
-    if (!s->scale) {
+    if (!s->norm) {
         t->kernels->convert(to, vd_cells_at(s->x[0], from), count, c, 1.0f);
         return;
     }
     for (int i = 0; i < 2 && t->c[i]; i++) {
         int64_t first = i ? t->c[0] : 0;
         vd_cells part = {(char *)to.data + (size_t)first * vd_dtype_bytes(to.dtype), to.dtype, to.pitch};
-        t->kernels->scale_shift(part, vd_cells_at(s->x[i], from), count, t->c[i], s->scale + first,
-                                s->scale + c + first, t->norm.norm.silu);
+        t->kernels->affine(part, vd_cells_at(s->x[i], from), count, t->c[i],
+                           vd_group_affine(&t->norm, s->norm, first), t->norm.norm.silu);
     }
 }
 
@@ -242,7 +242,7 @@ static void prepare_band(const vd_cpu_plan *t, const conv_sources *s, vd_cells t
 
 /* Statistics of image n, once it is begun. */
 static void begin_image(const vd_cpu_plan *t, const conv_sources *s, int64_t n, void *scratch) {
-    if (!s->scale)
+    if (!s->norm)
         return;
     int64_t pixels = t->sh * t->sw;
     vd_cells x[2] = {vd_cells_at(s->x[0], n * pixels)};
@@ -310,7 +310,7 @@ static vd_code run(const vd_program *p, const vd_op *generic, const vd_cpu_plan 
     if (t->c[1])
         s.x[1] = vd_value_cells(p, call, op->src1);
     if (op->norm.kind == VD_NORM_GROUP)
-        s.scale = vd_group_scale(&t->norm, call->scratch);
+        s.norm = call->scratch;
     int64_t passes = t->split == SPLIT_IMAGES ? 1 : t->n;
     for (int64_t n = 0; n < passes; n++) {
         if (t->split != SPLIT_IMAGES)

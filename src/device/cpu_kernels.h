@@ -13,15 +13,20 @@ typedef struct vd_cells { /* a matrix in memory: rows x c elements, row r starts
     int64_t pitch;
 } vd_cells;
 
+/* Of each column: y = (x - centre) * scale + shift. x times scale plus one sum of the rest would be an operation
+ * less, and wrong by half an ulp of centre * scale, which a group of few values can make a thousand times y. */
+typedef struct vd_affine {
+    const float *centre, *scale, *shift; /* [c] */
+} vd_affine;
+
 typedef struct vd_kernels {
     const char *isa;
 
     /* Mean and sum of squared deviations of each column over `rows` rows, accurate to fp32 even where the
      * mean is a thousand times the deviation. mean [c], m2 [c]. */
     void (*column_stats)(vd_cells x, int64_t rows, int64_t c, double *mean, double *m2);
-    /* to = silu?(x * scale + shift), per column. to may equal x. */
-    void (*scale_shift)(vd_cells to, vd_cells x, int64_t rows, int64_t c, const float *scale,
-                        const float *shift, bool silu);
+    /* to = silu?(affine(x)). to may equal x. */
+    void (*affine)(vd_cells to, vd_cells x, int64_t rows, int64_t c, vd_affine affine, bool silu);
     /* Layer norm of each row (two-pass variance in registers or cache). */
     void (*layer_norm)(vd_cells to, vd_cells x, int64_t rows, int64_t c, const float *gamma,
                        const float *beta, float eps);

@@ -29,8 +29,9 @@ VD_INLINE char *row_of(vd_cells m, vd_dtype t, int64_t r) {
 /* Everything that a value of the destination may depend on. */
 typedef struct sources {
     vd_cells x, residual, mix;
-    const float *scale, *shift; /* [c] */
-    float factor;               /* convert: the scale; finish: alpha */
+    vd_affine affine;
+    const float *row; /* [c] */
+    float factor;     /* convert: the scale; finish: alpha */
     int64_t c;
 } sources;
 
@@ -56,8 +57,9 @@ VD_INLINE vd_vec at(vd_cells m, vd_dtype t, int64_t r, int64_t j, int64_t n) {
 }
 
 VD_INLINE vd_vec scaled(const sources *s, vd_dtype t, int64_t r, int64_t j, int64_t n) {
-    vd_vec scale = vd_load_part(s->scale, VD_F32, j, n), shift = vd_load_part(s->shift, VD_F32, j, n);
-    return vd_fma(at(s->x, t, r, j, n), scale, shift);
+    vd_vec centre = vd_load_part(s->affine.centre, VD_F32, j, n);
+    vd_vec scale = vd_load_part(s->affine.scale, VD_F32, j, n);
+    return vd_fma(at(s->x, t, r, j, n) - centre, scale, vd_load_part(s->affine.shift, VD_F32, j, n));
 }
 
 VD_INLINE vd_vec scaled_silu(const sources *s, vd_dtype t, int64_t r, int64_t j, int64_t n) {
@@ -65,7 +67,7 @@ VD_INLINE vd_vec scaled_silu(const sources *s, vd_dtype t, int64_t r, int64_t j,
 }
 
 VD_INLINE vd_vec shifted(const sources *s, vd_dtype t, int64_t r, int64_t j, int64_t n) {
-    return at(s->x, t, r, j, n) + vd_load_part(s->shift, VD_F32, j, n);
+    return at(s->x, t, r, j, n) + vd_load_part(s->row, VD_F32, j, n);
 }
 
 VD_INLINE vd_vec silu(const sources *s, vd_dtype t, int64_t r, int64_t j, int64_t n) {
@@ -97,9 +99,8 @@ VD_INLINE vd_vec finished(const sources *s, vd_dtype t, int64_t r, int64_t j, in
     return y;
 }
 
-static void scale_shift(vd_cells to, vd_cells x, int64_t rows, int64_t c, const float *scale,
-                        const float *shift, bool silu_too) {
-    sources s = {.x = x, .scale = scale, .shift = shift, .c = c};
+static void affine(vd_cells to, vd_cells x, int64_t rows, int64_t c, vd_affine given, bool silu_too) {
+    sources s = {.x = x, .affine = given, .c = c};
     if (silu_too)
         MAP(scaled_silu)
     else
@@ -107,7 +108,7 @@ static void scale_shift(vd_cells to, vd_cells x, int64_t rows, int64_t c, const 
 }
 
 static void add_row(vd_cells to, vd_cells x, int64_t rows, int64_t c, const float *row) {
-    sources s = {.x = x, .shift = row, .c = c};
+    sources s = {.x = x, .row = row, .c = c};
     MAP(shifted)
 }
 
@@ -281,7 +282,7 @@ static void column_stats(vd_cells x, int64_t rows, int64_t c, double *mean, doub
 const vd_kernels VD_ISA_NAME(vd_kernels) = {
     .isa = TEXT(VD_ISA),
     .column_stats = column_stats,
-    .scale_shift = scale_shift,
+    .affine = affine,
     .layer_norm = layer_norm,
     .add_row = add_row,
     .activate = activate,

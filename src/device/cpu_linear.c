@@ -62,15 +62,14 @@ static vd_code load(vd_cpu_library *l, vd_cpu_plan *t, vd_error *err) {
 static void group_norm_rows(const vd_cpu_plan *t, vd_cells to, vd_cells src, int64_t image_rows,
                             int64_t first, int64_t rows, void *scratch) {
     const int64_t c[2] = {t->norm.c, 0};
-    const float *scale = vd_group_scale(&t->norm, scratch);
     for (int64_t done = 0; done < rows;) {
         int64_t row = first + done, inside = row % image_rows;
         int64_t count = image_rows - inside < rows - done ? image_rows - inside : rows - done;
         if (!inside)
             vd_group_statistics(&t->norm, t->kernels, (vd_cells[2]){vd_cells_at(src, row)}, c, image_rows,
                                 scratch);
-        t->kernels->scale_shift(vd_cells_at(to, done), vd_cells_at(src, row), count, c[0], scale,
-                                scale + c[0], t->norm.norm.silu);
+        t->kernels->affine(vd_cells_at(to, done), vd_cells_at(src, row), count, c[0],
+                           vd_group_affine(&t->norm, scratch, 0), t->norm.norm.silu);
         done += count;
     }
 }

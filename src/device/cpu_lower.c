@@ -63,7 +63,7 @@ vd_code vd_normaliser_plan(vd_cpu_library *l, const vd_norm *norm, int64_t c, vd
     if (norm->kind == VD_NORM_NONE)
         return VD_OK;
     if (norm->kind == VD_NORM_GROUP)
-        out->scratch = vd_align_up((size_t)c * (2 * sizeof(float) + 2 * sizeof(double)));
+        out->scratch = vd_align_up((size_t)c * (3 * sizeof(float) + 2 * sizeof(double)));
     VD_TRY(vd_cpu_constant_plan(l, norm->gamma, VD_F32, &out->gamma, err));
     return vd_cpu_constant_plan(l, norm->beta, VD_F32, &out->beta, err);
 }
@@ -91,7 +91,7 @@ static void combine(const double *mean, const double *m2, int64_t width, int64_t
 void vd_group_statistics(const vd_normaliser *n, const vd_kernels *k, const vd_cells x[2], const int64_t c[2],
                          int64_t rows, void *scratch) {
     double *mean = scratch, *m2 = mean + n->c;
-    float *scale = (float *)(mean + 2 * n->c), *shift = scale + n->c;
+    float *centres = (float *)(mean + 2 * n->c), *scale = centres + n->c, *shift = scale + n->c;
     const float *gamma = vd_cpu_constant_data(n->gamma), *beta = vd_cpu_constant_data(n->beta);
     k->column_stats(x[0], rows, c[0], mean, m2);
     if (c[1])
@@ -101,9 +101,9 @@ void vd_group_statistics(const vd_normaliser *n, const vd_kernels *k, const vd_c
         double centre, inverse;
         combine(mean + first, m2 + first, width, rows, (double)n->norm.eps, &centre, &inverse);
         for (int64_t i = first; i < first + width; i++) {
+            centres[i] = (float)centre;
             scale[i] = (float)(inverse * (double)gamma[i]);
-            /* From the rounded scale: around the mean its error then cancels. */
-            shift[i] = (float)((double)beta[i] - centre * (double)scale[i]);
+            shift[i] = (float)((double)beta[i] - (centre - (double)centres[i]) * (double)scale[i]);
         }
     }
 }

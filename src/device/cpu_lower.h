@@ -57,13 +57,14 @@ vd_code vd_normaliser_plan(vd_cpu_library *l, const vd_norm *norm, int64_t c, vd
                            vd_error *err);
 vd_code vd_normaliser_load(const vd_normaliser *n, vd_error *err);
 /* Group norm of one image whose channels are those of x[0], then those of x[1] (c[1] = 0: one source only):
- * leaves y = scale * x + shift for each channel in `scratch`, where vd_group_scale finds scale [c], then
- * shift [c]. */
+ * leaves its affine in `scratch`, where vd_group_affine finds it. */
 void vd_group_statistics(const vd_normaliser *n, const vd_kernels *k, const vd_cells x[2], const int64_t c[2],
                          int64_t rows, void *scratch);
 
-static inline const float *vd_group_scale(const vd_normaliser *n, const void *scratch) {
-    return (const float *)((const double *)scratch + 2 * n->c);
+/* Of the channels from `first` on. */
+static inline vd_affine vd_group_affine(const vd_normaliser *n, const void *scratch, int64_t first) {
+    const float *centre = (const float *)((const double *)scratch + 2 * n->c) + first;
+    return (vd_affine){centre, centre + n->c, centre + 2 * n->c};
 }
 
 /* Where row `row` of `cells` begins. */

@@ -42,7 +42,7 @@ static void compare(const variant *v, const char *what, const matrix *got, expec
 /* Inputs of all the formulas below; `values` are those before the kernel ran, so that it may run in place. */
 typedef struct inputs {
     const matrix *x, *residual, *mix;
-    const float *scale, *shift;
+    vd_affine affine;
     double factor;
 } inputs;
 
@@ -57,6 +57,16 @@ static void free_row(float *row, int64_t c) {
     op_guarded_free(row, (size_t)c * sizeof *row);
 }
 
+static vd_affine random_affine(int64_t c) {
+    return (vd_affine){random_row(c, 2), random_row(c, 3), random_row(c, 4)};
+}
+
+static void free_affine(vd_affine a, int64_t c) {
+    free_row((float *)a.centre, c);
+    free_row((float *)a.scale, c);
+    free_row((float *)a.shift, c);
+}
+
 static double exact_silu(double x) {
     return x / (1 + exp(-x));
 }
@@ -67,7 +77,8 @@ static double exact_gelu(double x) {
 
 static double scaled(const void *context, int64_t r, int64_t j) {
     const inputs *in = context;
-    return matrix_get(in->x, r, j) * in->scale[j] + in->shift[j];
+    double x = matrix_get(in->x, r, j) - (double)in->affine.centre[j];
+    return x * in->affine.scale[j] + in->affine.shift[j];
 }
 
 static double scaled_silu(const void *context, int64_t r, int64_t j) {
@@ -76,21 +87,20 @@ static double scaled_silu(const void *context, int64_t r, int64_t j) {
 
 static double shifted(const void *context, int64_t r, int64_t j) {
     const inputs *in = context;
-    return matrix_get(in->x, r, j) + in->shift[j];
+    return matrix_get(in->x, r, j) + in->affine.shift[j];
 }
 
-static void check_scale_shift(const variant *v) {
+static void check_affine(const variant *v) {
     matrix x = matrix_random(v->from, v->rows, v->c, v->gap, 1, 4, 0),
            to = matrix_new(v->to, v->rows, v->c, 3);
-    inputs in = {.x = &x, .scale = random_row(v->c, 2), .shift = random_row(v->c, 3)};
-    v->k->scale_shift(to.cells, x.cells, v->rows, v->c, in.scale, in.shift, false);
-    compare(v, "scale_shift", &to, scaled, &in, 2, 1);
-    v->k->scale_shift(to.cells, x.cells, v->rows, v->c, in.scale, in.shift, true);
-    compare(v, "scale_shift with silu", &to, scaled_silu, &in, 4, 1);
-    v->k->add_row(to.cells, x.cells, v->rows, v->c, in.shift);
+    inputs in = {.x = &x, .affine = random_affine(v->c)};
+    v->k->affine(to.cells, x.cells, v->rows, v->c, in.affine, false);
+    compare(v, "affine", &to, scaled, &in, 2, 1);
+    v->k->affine(to.cells, x.cells, v->rows, v->c, in.affine, true);
+    compare(v, "affine with silu", &to, scaled_silu, &in, 4, 1);
+    v->k->add_row(to.cells, x.cells, v->rows, v->c, in.affine.shift);
     compare(v, "add_row", &to, shifted, &in, 1, 0x1p-14);
-    free_row((float *)in.scale, v->c);
-    free_row((float *)in.shift, v->c);
+    free_affine(in.affine, v->c);
     matrix_free(&x);
     matrix_free(&to);
 }
@@ -175,7 +185,8 @@ static double normalised(const void *context, int64_t r, int64_t j) {
         mean += matrix_get(in->x, r, i) / c;
     for (int64_t i = 0; i < in->x->c; i++)
         m2 += pow(matrix_get(in->x, r, i) - mean, 2);
-    return (matrix_get(in->x, r, j) - mean) / sqrt(m2 / c + in->factor) * in->scale[j] + in->shift[j];
+    return (matrix_get(in->x, r, j) - mean) / sqrt(m2 / c + in->factor) * in->affine.scale[j] +
+           in->affine.shift[j];
 }
 
 static void check_layer_norm(const variant *v) {
@@ -184,11 +195,10 @@ static void check_layer_norm(const variant *v) {
     for (double offset = 0; offset <= 1000; offset += 1000) {
         matrix x = matrix_random(v->from, v->rows, v->c, v->gap, 9, 1, offset);
         matrix to = matrix_new(v->to, v->rows, v->c, 1);
-        inputs in = {.x = &x, .scale = random_row(v->c, 2), .shift = random_row(v->c, 3), .factor = 1e-5f};
-        v->k->layer_norm(to.cells, x.cells, v->rows, v->c, in.scale, in.shift, 1e-5f);
+        inputs in = {.x = &x, .affine = random_affine(v->c), .factor = 1e-5f};
+        v->k->layer_norm(to.cells, x.cells, v->rows, v->c, in.affine.scale, in.affine.shift, 1e-5f);
         compare(v, "layer_norm", &to, normalised, &in, 10, 1);
-        free_row((float *)in.scale, v->c);
-        free_row((float *)in.shift, v->c);
+        free_affine(in.affine, v->c);
         matrix_free(&x);
         matrix_free(&to);
     }
@@ -255,13 +265,13 @@ static void check_in_place(const variant *v) {
     matrix x = matrix_random(v->to, v->rows, v->c, v->gap, 12, 4, 0);
     matrix y = matrix_random(v->to, v->rows, v->c, v->gap, 12, 4, 0),
            mix = matrix_random(v->to, v->rows, v->c, v->gap, 13, 4, 0);
-    float *scale = random_row(v->c, 2), *shift = random_row(v->c, 3);
+    vd_affine a = random_affine(v->c);
     matrix apart = matrix_new(v->to, v->rows, v->c, v->gap);
-    v->k->scale_shift(apart.cells, x.cells, v->rows, v->c, scale, shift, true);
-    v->k->scale_shift(x.cells, x.cells, v->rows, v->c, scale, shift, true);
+    v->k->affine(apart.cells, x.cells, v->rows, v->c, a, true);
+    v->k->affine(x.cells, x.cells, v->rows, v->c, a, true);
     assert_memory_equal(x.cells.data, apart.cells.data, matrix_bytes(&x));
-    v->k->layer_norm(apart.cells, x.cells, v->rows, v->c, scale, shift, 1e-5f);
-    v->k->layer_norm(x.cells, x.cells, v->rows, v->c, scale, shift, 1e-5f);
+    v->k->layer_norm(apart.cells, x.cells, v->rows, v->c, a.scale, a.shift, 1e-5f);
+    v->k->layer_norm(x.cells, x.cells, v->rows, v->c, a.scale, a.shift, 1e-5f);
     assert_memory_equal(x.cells.data, apart.cells.data, matrix_bytes(&x));
     v->k->activate(apart.cells, x.cells, v->rows, v->c, VD_ACT_GELU);
     v->k->activate(x.cells, x.cells, v->rows, v->c, VD_ACT_GELU);
@@ -272,8 +282,7 @@ static void check_in_place(const variant *v) {
     v->k->finish(apart.cells, x.cells, y.cells, mix.cells, 0.3f, v->rows, v->c);
     v->k->finish(mix.cells, x.cells, y.cells, mix.cells, 0.3f, v->rows, v->c);
     assert_memory_equal(mix.cells.data, apart.cells.data, matrix_bytes(&x));
-    free_row(scale, v->c);
-    free_row(shift, v->c);
+    free_affine(a, v->c);
     matrix_free(&x);
     matrix_free(&y);
     matrix_free(&mix);
@@ -365,7 +374,7 @@ static void check_choice(void **state) {
         (void)state;                                                                                         \
         for_each_variant(check_##name);                                                                      \
     }
-VARIANTS(scale_shift)
+VARIANTS(affine)
 VARIANTS(elementwise)
 VARIANTS(finish)
 VARIANTS(layer_norm)
@@ -374,7 +383,7 @@ VARIANTS(in_place)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scale_shift),  cmocka_unit_test(test_elementwise),
+        cmocka_unit_test(test_affine),       cmocka_unit_test(test_elementwise),
         cmocka_unit_test(test_finish),       cmocka_unit_test(test_layer_norm),
         cmocka_unit_test(test_column_stats), cmocka_unit_test(check_hard_stats),
         cmocka_unit_test(test_in_place),     cmocka_unit_test(check_halves),
