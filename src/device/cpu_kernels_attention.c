@@ -154,8 +154,9 @@ VD_INLINE void transpose_result(vd_dtype t, const head *h, const tile *from) {
     }
 }
 
-/* Scores of ROWS keys. */
-VD_INLINE void score_rows(int vectors, const float *query, const float *keys, int64_t width, float *scores) {
+/* Scores of ROWS keys, and the largest so far. */
+VD_INLINE void score_rows(int vectors, const float *query, const float *keys, int64_t width, float *scores,
+                          vd_vec max[VECTORS]) {
     vd_vec sum[ROWS][VECTORS] = {0};
     for (int64_t d = 0; d < width; d++) {
         vd_vec q[VECTORS];
@@ -168,18 +169,16 @@ VD_INLINE void score_rows(int vectors, const float *query, const float *keys, in
         }
     }
     for (int i = 0; i < ROWS; i++)
-        for (int v = 0; v < vectors; v++)
+        for (int v = 0; v < vectors; v++) {
             vd_store(scores + i * QUERIES, VD_F32, v * VD_LANES, sum[i][v]);
+            max[v] = vd_at_least(sum[i][v], max[v]);
+        }
 }
 
 /* Scores become probabilities relative to the maximum so far. */
-VD_INLINE void soften(int vectors, bool first, float *scores, int64_t keys, tile *t, float *decay) {
-    vd_vec max[VECTORS], sum[VECTORS] = {0};
-    for (int v = 0; v < vectors; v++)
-        max[v] = first ? vd_all(-FLT_MAX) : vd_load(t->max, VD_F32, v * VD_LANES);
-    for (int64_t k = 0; k < keys; k++)
-        for (int v = 0; v < vectors; v++)
-            max[v] = vd_at_least(vd_load(scores + k * QUERIES, VD_F32, v * VD_LANES), max[v]);
+VD_INLINE void soften(int vectors, bool first, float *scores, int64_t keys, const vd_vec max[VECTORS],
+                      tile *t, float *decay) {
+    vd_vec sum[VECTORS] = {0};
     for (int64_t k = 0; k < keys; k++)
         for (int v = 0; v < vectors; v++) {
             vd_vec p = vd_exp2_negative(vd_load(scores + k * QUERIES, VD_F32, v * VD_LANES) - max[v]);
@@ -222,9 +221,12 @@ VD_INLINE void mix_rows(int rows, int vectors, bool first, const float *scores, 
 }
 
 VD_INLINE void attend_block(int vectors, const pass *p, bool first, int64_t keys, tile *t) {
+    vd_vec max[VECTORS];
+    for (int v = 0; v < vectors; v++)
+        max[v] = first ? vd_all(-FLT_MAX) : vd_load(t->max, VD_F32, v * VD_LANES);
     for (int64_t k = 0; k < keys; k += ROWS)
-        score_rows(vectors, t->query, p->keys + k * p->width, p->width, p->scores + k * QUERIES);
-    soften(vectors, first, p->scores, keys, t, p->decay);
+        score_rows(vectors, t->query, p->keys + k * p->width, p->width, p->scores + k * QUERIES, max);
+    soften(vectors, first, p->scores, keys, max, t, p->decay);
     int64_t j = 0;
     for (; j + ROWS <= p->padded; j += ROWS)
         mix_rows(ROWS, vectors, first, p->scores, p->values + j, p->padded, keys, p->decay,
@@ -254,7 +256,9 @@ VD_INLINE void start_tile(vd_dtype type, const head *h, int64_t first, tile *t) 
 VD_INLINE void load_block(vd_dtype type, const head *h, int64_t first, int64_t keys, const pass *p) {
     size_t offset = (size_t)first * h->pitch;
     unpack(type, p->keys, p->width, h->k + offset, h->pitch, keys, p->width);
-    memset(p->keys + keys * p->width, 0, (size_t)((round_up(keys, ROWS) - keys) * p->width) * sizeof(float));
+    /* Up to whole ROWS, copies of the last key: they raise no maximum. */
+    for (int64_t k = keys; k < round_up(keys, ROWS); k++)
+        memcpy(p->keys + k * p->width, p->keys + (keys - 1) * p->width, (size_t)p->width * sizeof(float));
     unpack(type, p->values, p->padded, h->v + offset, h->pitch, keys, p->width);
 }
 

@@ -24,7 +24,7 @@ VD_INLINE vd_vec vd_exp(vd_vec x) {
     return vd_scale2(vd_fma(p * r, r, r) + 1.0f, n);
 }
 
-/* 2^x for x <= 0, to 0.6 ulp. */
+/* 2^x for x <= 0, to 1.3 ulp; 2^0 is 1. */
 VD_INLINE vd_vec vd_exp2_negative(vd_vec x) {
 #if defined(__AVX512DQ__)
     vd_vec n = x, f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF); /* scaling rounds n down itself */
@@ -32,12 +32,11 @@ VD_INLINE vd_vec vd_exp2_negative(vd_vec x) {
     x = vd_at_least(x, vd_all(-152.0f));
     vd_vec n = vd_nearest(x - 0.5f), f = x - n;
 #endif
-    vd_vec p = vd_all(2.161291632e-4f);
-    p = vd_fma(p, f, vd_all(1.246784581e-3f));
-    p = vd_fma(p, f, vd_all(9.675451554e-3f));
-    p = vd_fma(p, f, vd_all(5.548528209e-2f));
-    p = vd_fma(p, f, vd_all(0.2402293086f));
-    p = vd_fma(p, f, vd_all(0.6931470633f));
+    vd_vec p = vd_all(1.86713005e-3f);
+    p = vd_fma(p, f, vd_all(9.017030708e-3f));
+    p = vd_fma(p, f, vd_all(5.579991266e-2f));
+    p = vd_fma(p, f, vd_all(0.2401644439f));
+    p = vd_fma(p, f, vd_all(0.6931512952f));
     p = vd_fma(p, f, vd_all(1.0f));
     return vd_scale2(p, n);
 }
