@@ -133,7 +133,8 @@ double vd_event_seconds(const vd_event *e);
 typedef enum vd_fault_kind {
     VD_INJECT_NOTHING,
     VD_INJECT_LAUNCH_FAILS, /* the k-th launch fails its sample */
-    VD_INJECT_COPY_DROPPED, /* the k-th peer copy reports success and moves nothing */
+    VD_INJECT_COPY_DROPPED, /* the k-th peer copy reports success and moves nothing: what lay there stays */
+    VD_INJECT_COPY_ZEROED,  /* the k-th peer copy arrives as zeros */
     VD_INJECT_COPY_FLIPPED, /* the k-th peer copy arrives with one bit flipped */
     VD_INJECT_NEVER_FIRES,  /* the k-th record never completes */
     VD_INJECT_WAIT_DROPPED, /* the k-th wait is forgotten */

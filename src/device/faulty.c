@@ -5,12 +5,19 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+typedef struct range {
+    unsigned char *first;
+    size_t bytes;
+} range;
 
 typedef struct faulty_device {
     vd_device base;
     vd_device *inner;
     vd_fault_kind kind;
     _Atomic int left; /* calls of the chosen kind until the fault happens */
+    range copied;     /* what a damaged copy wrote; a device damages one copy only */
 } faulty_device;
 
 static faulty_device *wrapper(vd_device *d) {
@@ -100,7 +107,20 @@ static vd_code faulty_copy(vd_stream *s, vd_copy_kind kind, void *to, const void
 }
 
 static void flip_bit(void *argument) {
-    *(unsigned char *)argument ^= 0x10;
+    const range *copied = argument;
+    copied->first[copied->bytes / 2] ^= 0x10;
+}
+
+static void clear(void *argument) {
+    const range *copied = argument;
+    memset(copied->first, 0, copied->bytes);
+}
+
+/* Once a copy is done, `damage` happens to what arrived. */
+static vd_code spoil(vd_stream *s, void (*damage)(void *argument), void *first, size_t bytes, vd_error *err) {
+    range *copied = &wrapper(s->device)->copied;
+    *copied = (range){first, bytes};
+    return inner_table(s->device)->notify(s, damage, copied, err);
 }
 
 static vd_code faulty_copy_peer(vd_stream *s, vd_device *to_device, void *to, const void *from, size_t bytes,
@@ -109,7 +129,9 @@ static vd_code faulty_copy_peer(vd_stream *s, vd_device *to_device, void *to, co
         return VD_OK;
     VD_TRY(inner_table(s->device)->copy_peer(s, to_device, to, from, bytes, fault, err));
     if (strikes(s->device, VD_INJECT_COPY_FLIPPED))
-        return inner_table(s->device)->notify(s, flip_bit, (unsigned char *)to + bytes / 2, err);
+        return spoil(s, flip_bit, to, bytes, err);
+    if (strikes(s->device, VD_INJECT_COPY_ZEROED))
+        return spoil(s, clear, to, bytes, err);
     return VD_OK;
 }
 

@@ -115,8 +115,9 @@ static vd_code check_distinct(const vdpp_options *o, int i, vd_error *err) {
 static vd_code inject(vdpp_engine *e, vd_error *err) {
     static const char *const kinds[] = {
         [VD_INJECT_LAUNCH_FAILS] = "launch-fails", [VD_INJECT_COPY_DROPPED] = "copy-dropped",
-        [VD_INJECT_COPY_FLIPPED] = "copy-flipped", [VD_INJECT_NEVER_FIRES] = "never-fires",
-        [VD_INJECT_WAIT_DROPPED] = "wait-dropped", [VD_INJECT_NO_MEMORY] = "no-memory"};
+        [VD_INJECT_COPY_ZEROED] = "copy-zeroed",   [VD_INJECT_COPY_FLIPPED] = "copy-flipped",
+        [VD_INJECT_NEVER_FIRES] = "never-fires",   [VD_INJECT_WAIT_DROPPED] = "wait-dropped",
+        [VD_INJECT_NO_MEMORY] = "no-memory"};
     const char *text = e->options.inject;
     char device[16] = "", kind[32];
     int i = 0, f = VD_INJECT_LAUNCH_FAILS, k, length = 0;

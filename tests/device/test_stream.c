@@ -447,6 +447,7 @@ static void test_injected_copies(void **state) {
     unsigned char difference = 0;
     assert_int_equal(hit_third_copy(VD_INJECT_NOTHING, &difference), 0);
     assert_int_equal(hit_third_copy(VD_INJECT_COPY_DROPPED, &difference), 64);
+    assert_int_equal(hit_third_copy(VD_INJECT_COPY_ZEROED, &difference), 64);
     assert_int_equal(hit_third_copy(VD_INJECT_COPY_FLIPPED, &difference), 1);
     assert_int_equal(__builtin_popcount(difference), 1);
 }

@@ -85,10 +85,12 @@ static void test_launch_fails(void **state) {
     take_free(&t);
 }
 
-/* Each peer copy of these runs, dropped and with a bit flipped: every one is noticed and costs its sample only. */
+/* Each peer copy of these runs, dropped (which leaves zeros in a new slot, an older state in a used one), zeroed and
+ * with a bit flipped: every one is noticed and costs its sample only. */
 static void test_damaged_copies(void **state) {
     const stage_set *set = *state;
-    static const char *const kinds[] = {"copy-dropped", "copy-flipped"};
+    static const char *const kinds[] = {"copy-dropped", "copy-zeroed", "copy-flipped"};
+    enum { KINDS = sizeof kinds / sizeof *kinds };
     static const struct {
         const char *mode;
         int devices, samples, first_sender, last_sender, copies;
@@ -107,14 +109,15 @@ static void test_damaged_copies(void **state) {
                    .steps = 8,
                    .plain = true};
         int copies = (runs[r].last_sender - runs[r].first_sender + 1) * runs[r].copies;
-        for (int i = 0; i < 2 * copies; i++) {
-            int device = runs[r].first_sender + i / 2 / runs[r].copies, k = 1 + i / 2 % runs[r].copies;
+        for (int i = 0; i < KINDS * copies; i++) {
+            int device = runs[r].first_sender + i / KINDS / runs[r].copies,
+                k = 1 + i / KINDS % runs[r].copies;
             if (positions++ % STRIDE == 0 &&
-                inject_one(&plain, c, device, kinds[i % 2], k, "arrived damaged") != 1)
-                fail_msg("%s of copy %d from cpu:%d was not noticed", kinds[i % 2], k, device);
+                inject_one(&plain, c, device, kinds[i % KINDS], k, "arrived damaged") != 1)
+                fail_msg("%s of copy %d from cpu:%d was not noticed", kinds[i % KINDS], k, device);
         }
     }
-    assert_true(positions >= 200);
+    assert_true(positions >= 300);
 }
 
 /* A failed sample leaves no file, the others have theirs. */
