@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Writes the trained networks as a model in diffusers' layout, fp16, with the settings that vdpp takes from it and a
+record of the training.
+
+    python3 samples/train/export.py --folder /var/tmp/vdpp-train samples/model
+"""
+import argparse
+import json
+import pathlib
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import StableVideoDiffusionPipeline
+from transformers import CLIPImageProcessor
+
+from networks import make_scheduler
+from train_unet import load_vae, make_networks, scaling_factor
+from training import load_averaged
+from world import SETTINGS, WORLD
+
+
+def record(vae, unet):
+    """What was trained where, for how long."""
+    def one(state, clips, frames):
+        return {"machine": state["machine"], "torch": torch.__version__, "diffusers": diffusers.__version__,
+                "steps": state["step"], "clips_of": frames, "clips": clips,
+                "cpu_minutes": round(state["cpu_seconds"] / 60), "wall_minutes": round(state["wall_seconds"] / 60)}
+    seen, begin = 0, 0
+    for phase in SETTINGS["vae"]["phases"]:
+        end = min(round(phase["until"] * SETTINGS["vae"]["steps"]), vae["step"])
+        seen, begin = seen + (end - begin) * phase["clips"], end
+    return {"scenes": WORLD["scenes"], "vae": one(vae, seen, "4 to 8 frames"),
+            "unet_and_image_encoder": one(unet, unet["step"] * SETTINGS["unet"]["clips"], f"{WORLD['frames']} frames")}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=pathlib.Path, required=True, help="where the trainings left their checkpoints")
+    parser.add_argument("model", type=pathlib.Path)
+    options = parser.parse_args()
+    vae, vae_state = load_vae(options.folder)
+    latents = np.load(options.folder / f"latents-{WORLD['scenes']}.npy", mmap_mode="r")
+    vae.register_to_config(scaling_factor=scaling_factor(latents))
+    networks = make_networks()
+    unet_state = load_averaged(options.folder / "unet.pt", networks)
+    pipeline = StableVideoDiffusionPipeline(vae, networks["image_encoder"], networks["unet"], make_scheduler(),
+                                            CLIPImageProcessor())
+    pipeline.to(dtype=torch.float16).save_pretrained(options.model, safe_serialization=True)
+    for name, content in (("vdpp.json", SETTINGS["suggested"]), ("training.json", record(vae_state, unet_state))):
+        (options.model / name).write_text(json.dumps(content, indent=2) + "\n")
+    size = sum(file.stat().st_size for file in options.model.rglob("*") if file.is_file())
+    print(f"{options.model}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Trains the VAE, encoder and temporal decoder together, on clips of the world. Goes on from its checkpoint.
+
+    python3 samples/train/train_vae.py --folder /var/tmp/vdpp-train --processes 2
+"""
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from networks import make_vae
+from training import Team, Trainer, arguments, cached_paths, save_strip, to_pixels, to_tensor, use_planar_temporal_convolutions
+from world import SETTINGS, WORLD, draw_frames, draw_scene
+
+VAE = SETTINGS["vae"]
+
+
+def random_clips(paths, random, clips, frames, crop):
+    """float [clips * frames, 3, crop, crop]: pieces of scenes, the body some units further in each frame."""
+    out = []
+    for _ in range(clips):
+        stride = random.integers(0, 3)
+        start = random.integers(0, paths.shape[1] - stride * (frames - 1))
+        top, left = random.integers(0, paths.shape[2] - crop + 1, 2)
+        where = start + stride * np.arange(frames)
+        out.append(paths[random.integers(len(paths)), where, top:top + crop, left:left + crop])
+    return to_tensor(np.concatenate(out))
+
+
+def vae_loss(vae, pictures, frames):
+    """Error of the pictures, with latents kept at zero mean and unit variance and the decoder used to their blur."""
+    posterior = vae.encode(pictures).latent_dist
+    latents = posterior.mean + VAE["spread"] * torch.randn_like(posterior.mean)
+    error = vae.decode(latents, num_frames=frames).sample - pictures
+    mean, spread = posterior.mean.mean((0, 2, 3)), posterior.mean.std((0, 2, 3))
+    unit = mean.square().mean() + (spread - 1).square().mean()
+    told = (posterior.logvar - 2 * math.log(VAE["spread"])).square().mean()
+    squared = error.square().mean()
+    loss = error.abs().mean() + 2 * squared + 0.1 * unit + 0.001 * told
+    return loss, {"psnr": -10 * math.log10(squared.item() / 4), "spread": spread.mean().item()}
+
+
+def show(vae, folder, step):
+    """Held-out clips above what becomes of them."""
+    rows = []
+    for k in range(3):
+        clip = draw_frames(draw_scene(WORLD["held_out_seed"] + k), range(0, WORLD["path"], 4))
+        seen = vae.decode(vae.encode(to_tensor(clip)).latent_dist.mean, num_frames=len(clip)).sample
+        rows += [clip, to_pixels(seen)]
+        print(f"  held-out {k}: {-10 * np.log10(np.mean((rows[-1] / 255.0 - clip / 255.0) ** 2)):.2f} dB", flush=True)
+    save_strip(rows, folder / f"vae-{step:06d}.png")
+
+
+def main():
+    options = arguments(__doc__)
+    paths = cached_paths(options.folder)
+    team = Team(options.processes, options.folder)
+    use_planar_temporal_convolutions()
+    torch.manual_seed(VAE["seed"])
+    vae = make_vae().to(team.device)
+    trainer = Trainer("vae", nn.ModuleDict({"vae": vae}), VAE, team, options.folder)
+
+    def loss_of_batch(random):
+        phase = next(phase for phase in VAE["phases"] if trainer.progress() < phase["until"])
+        pictures = random_clips(paths, random, phase["clips"] // team.size, phase["frames"], phase["crop"])
+        return vae_loss(vae, pictures.to(team.device), phase["frames"])
+
+    trainer.run(loss_of_batch, 100, lambda: show(vae, options.folder, trainer.step))
+
+
+if __name__ == "__main__":
+    main()
