@@ -14,8 +14,9 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 from transformers import CLIPImageProcessor
 
+from latents import load_vae, scaling_factor
 from networks import make_scheduler
-from train_unet import load_vae, make_networks, scaling_factor
+from train_unet import make_networks
 from training import load_averaged
 from world import SETTINGS, WORLD
 

@@ -15,52 +15,19 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPImageProcessor
 
-from networks import make_image_encoder, make_scheduler, make_unet, make_vae
-from training import (Team, Trainer, arguments, cached_paths, load_averaged, save_strip, to_pixels, to_tensor,
-                      use_planar_temporal_convolutions)
+from latents import cached_latents, load_vae, scaling_factor
+from networks import make_image_encoder, make_scheduler, make_unet
+from pictures import save_strip
+from training import Team, Trainer, arguments, cached_paths, to_tensor, use_planar_temporal_convolutions
 from world import SETTINGS, WORLD, draw_frames, draw_scene, units_per_frame
 
 UNET = SETTINGS["unet"]
 FRAMES = WORLD["frames"]
 
 
-def load_vae(folder):
-    """The trained VAE, frozen, and how it was trained."""
-    vae = make_vae()
-    state = load_averaged(folder / "vae.pt", nn.ModuleDict({"vae": vae}))
-    return vae.requires_grad_(False).eval(), state
-
-
 def make_networks():
     """Those that this training trains."""
     return nn.ModuleDict({"unet": make_unet(), "image_encoder": make_image_encoder()})
-
-
-def cached_latents(folder, paths, vae, team):
-    """float16 [scenes, P, 4, h, w] of `paths`; every process of the team encodes its share."""
-    file = folder / f"latents-{len(paths)}.npy"
-    if not file.exists():
-        shape = (len(paths), paths.shape[1], 4, paths.shape[2] // 4, paths.shape[3] // 4)
-        part = folder / "latents.tmp.npy"
-        if team.rank == 0:
-            np.lib.format.open_memmap(part, "w+", np.float16, shape)
-        team.wait()
-        latents = np.load(part, mmap_mode="r+")
-        with torch.no_grad():
-            for k in range(team.rank, len(paths), team.size):
-                pictures = to_tensor(paths[k]).to(team.device)
-                latents[k] = vae.encode(pictures).latent_dist.mean.cpu().numpy()
-        latents.flush()
-        team.wait()
-        if team.rank == 0:
-            part.rename(file)
-        team.wait()
-    return np.load(file, mmap_mode="r")
-
-
-def scaling_factor(latents):
-    """What makes the latents' variance one."""
-    return round(1 / float(np.std(latents[::8], dtype=np.float64)), 3)
 
 
 class Clips:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from networks import make_vae
-from training import Team, Trainer, arguments, cached_paths, save_strip, to_pixels, to_tensor, use_planar_temporal_convolutions
+from pictures import save_strip
+from training import Team, Trainer, arguments, cached_paths, to_pixels, to_tensor, use_planar_temporal_convolutions
 from world import SETTINGS, WORLD, draw_frames, draw_scene
 
 VAE = SETTINGS["vae"]
@@ -32,16 +33,21 @@ def vae_loss(vae, pictures, frames):
     """Error of the pictures, with latents kept at zero mean and unit variance and the decoder used to their blur."""
     posterior = vae.encode(pictures).latent_dist
     latents = posterior.mean + VAE["spread"] * torch.randn_like(posterior.mean)
-    error = vae.decode(latents, num_frames=frames).sample - pictures
+    loss, figures = picture_loss(vae.decode(latents, num_frames=frames).sample, pictures)
     mean, spread = posterior.mean.mean((0, 2, 3)), posterior.mean.std((0, 2, 3))
     unit = mean.square().mean() + (spread - 1).square().mean()
     told = (posterior.logvar - 2 * math.log(VAE["spread"])).square().mean()
+    return loss + 0.1 * unit + 0.001 * told, {**figures, "spread": spread.mean().item()}
+
+
+def picture_loss(made, pictures):
+    """Error of pictures of -1..1, and their PSNR."""
+    error = made - pictures
     squared = error.square().mean()
-    loss = error.abs().mean() + 2 * squared + 0.1 * unit + 0.001 * told
-    return loss, {"psnr": -10 * math.log10(squared.item() / 4), "spread": spread.mean().item()}
+    return error.abs().mean() + 2 * squared, {"psnr": -10 * math.log10(squared.item() / 4)}
 
 
-def show(vae, folder, step):
+def show(vae, folder, trainer):
     """Held-out clips above what becomes of them."""
     rows = []
     for k in range(3):
@@ -49,7 +55,7 @@ def show(vae, folder, step):
         seen = vae.decode(vae.encode(to_tensor(clip)).latent_dist.mean, num_frames=len(clip)).sample
         rows += [clip, to_pixels(seen)]
         print(f"  held-out {k}: {-10 * np.log10(np.mean((rows[-1] / 255.0 - clip / 255.0) ** 2)):.2f} dB", flush=True)
-    save_strip(rows, folder / f"vae-{step:06d}.png")
+    save_strip(rows, folder / f"{trainer.name}-{trainer.step:06d}.png")
 
 
 def main():
@@ -66,7 +72,7 @@ def main():
         pictures = random_clips(paths, random, phase["clips"] // team.size, phase["frames"], phase["crop"])
         return vae_loss(vae, pictures.to(team.device), phase["frames"])
 
-    trainer.run(loss_of_batch, 100, lambda: show(vae, options.folder, trainer.step))
+    trainer.run(loss_of_batch, 100, lambda: show(vae, options.folder, trainer))
 
 
 if __name__ == "__main__":

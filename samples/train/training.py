@@ -10,7 +10,6 @@ import time
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
 from torch import nn
 
 from engine import processor_name
@@ -87,13 +86,6 @@ def to_tensor(frames):
 def to_pixels(pictures):
     """float [..., 3, H, W] of -1..1 to uint8 [..., H, W, 3]."""
     return ((pictures.detach().cpu() / 2 + 0.5).clamp(0, 1) * 255).round().byte().movedim(-3, -1).numpy()
-
-
-def save_strip(rows, file, zoom=2):
-    """Rows of frames, uint8 [R, F, H, W, 3], as one picture."""
-    picture = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
-    image = Image.fromarray(picture)
-    image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST).save(file, optimize=True)
 
 
 def use_planar_temporal_convolutions():

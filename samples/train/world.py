@@ -64,7 +64,7 @@ def draw_scene(seed):
                "comet": rng.uniform(50, 56)}[kind]
     dark = kind == "comet"
     sky = list(SKIES)[rng.integers(4, 6) if dark else rng.integers(0, 4)]
-    first, second = rng.choice(len(PAINTS), 2, replace=False)
+    first, second = rng.choice(len(PAINTS) - (kind == "boat"), 2, replace=False)  # a white jib would not show
     return Scene(
         kind=kind, start=_start(kind, side, radius, horizon, rng), heading=np.array(heading, float), radius=radius,
         paint=np.array(PAINTS[first]) / 255 * rng.uniform(0.9, 1), trim=np.array(PAINTS[second]) / 255,
@@ -210,9 +210,9 @@ def _comet(scene, x, y, px):
     return _layers(x, [(0.85 * tail, glow), (_cover(np.hypot(x, y) - r, px), _shaded(glow, x, y, r))])
 
 
-def draw_frames(scene, travels, pixels=WORLD["pixels"]):
-    """uint8 [F, pixels, pixels, 3]: the body `travels[f]` units along its path."""
-    x, y, px = grid(pixels, pixels)
+def draw_frames(scene, travels, width=WORLD["pixels"], height=WORLD["pixels"]):
+    """uint8 [F, height, width, 3]: the body `travels[f]` units along its path."""
+    x, y, px = grid(width, height)
     background = draw_background(scene, x, y, px)
     frames = []
     for travel in travels:
