@@ -22,6 +22,22 @@ bool vd_fault_failed(const vd_fault *fault) {
     return fault && atomic_load_explicit(&fault->state, memory_order_acquire) == FAULT_RAISED;
 }
 
+vd_code vd_bind_values(const vd_program *p, void *arena, const vd_binding *bindings, int count, void **at,
+                       vd_error *err) {
+    for (int i = 0; i < count; i++)
+        at[bindings[i].value] = bindings[i].memory;
+    for (vd_value v = 0; v < p->value_count; v++) {
+        if (p->values[v].storage == VD_STORAGE_ARENA)
+            at[v] = (unsigned char *)arena + p->values[v].offset;
+        if (p->values[v].storage == VD_STORAGE_EXTERNAL && !at[v])
+            return vd_fail(err, VD_ERR_INTERNAL, "program %s: '%s' is not bound", p->name, p->values[v].name);
+    }
+    for (vd_value v = 0; v < p->value_count; v++)
+        if (p->values[v].storage == VD_STORAGE_VIEW)
+            at[v] = (unsigned char *)at[p->values[v].parent] + p->values[v].offset;
+    return VD_OK;
+}
+
 bool vd_event_done(const vd_event *e) {
     uint32_t recorded = atomic_load_explicit(&e->recorded, memory_order_acquire);
     return (int32_t)(atomic_load_explicit(&e->completed, memory_order_acquire) - recorded) >= 0;

@@ -107,6 +107,11 @@ static inline size_t vd_compiled_arena(const vd_compiled *c) {
     return c->program->arena_bytes + c->workspace_bytes;
 }
 
+/* For backends: where each value of a program is. `at` [value_count] holds the constants' places already and receives
+ * the externals as bound, arena values and views. Fails when an external is not bound. */
+vd_code vd_bind_values(const vd_program *p, void *arena, const vd_binding *bindings, int count, void **at,
+                       vd_error *err);
+
 /* All virtual CPU devices of a process come from one group: they share plans and one copy of the
  * weights. */
 typedef struct vd_cpu_group vd_cpu_group;

@@ -20,6 +20,8 @@ typedef struct faulty_device {
     range copied;     /* what a damaged copy wrote; a device damages one copy only */
 } faulty_device;
 
+static const vd_device_table faulty_table;
+
 static faulty_device *wrapper(vd_device *d) {
     return (faulty_device *)d;
 }
@@ -127,6 +129,8 @@ static vd_code faulty_copy_peer(vd_stream *s, vd_device *to_device, void *to, co
                                 vd_fault *fault, vd_error *err) {
     if (strikes(s->device, VD_INJECT_COPY_DROPPED))
         return VD_OK;
+    if (to_device->table == &faulty_table)
+        to_device = wrapper(to_device)->inner;
     VD_TRY(inner_table(s->device)->copy_peer(s, to_device, to, from, bytes, fault, err));
     if (strikes(s->device, VD_INJECT_COPY_FLIPPED))
         return spoil(s, flip_bit, to, bytes, err);
