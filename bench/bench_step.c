@@ -6,7 +6,7 @@
  * times (5); prints JSON: seconds of each run on the clock, and of the process's CPU, which other load
  * disturbs less. */
 #include "base/rng.h"
-#include "device/device.h"
+#include "device/backend.h"
 #include "model/networks.h"
 
 #include "fma_peak.h"
@@ -20,7 +20,7 @@
 enum { MAX_RUNS = 100, MAX_EXTERNALS = 16 };
 
 typedef struct bench {
-    vd_cpu_group *group;
+    vd_backend *backend;
     vd_device *device;
     vd_stream *stream;
     vd_compiled *compiled;
@@ -76,8 +76,8 @@ static void bind(bench *b, const vd_program *p) {
 }
 
 static void bench_open(bench *b, const vd_program *p) {
-    must(vd_cpu_group_open(NULL, &b->group, &error));
-    must(vd_cpu_device_open(b->group, 0, VD_ANY_CPU, &b->device, &error));
+    must(vd_cpu_backend_open(NULL, &b->backend, &error));
+    must(b->backend->table->open(b->backend, &(int){0}, 1, &b->device, &error));
     const vd_device_table *table = b->device->table;
     must(table->stream_open(b->device, "bench", &b->stream, &error));
     must(table->compile(b->device, p, &b->compiled, &error));
@@ -96,7 +96,7 @@ static void bench_close(bench *b) {
     table->compiled_close(b->device, b->compiled);
     table->stream_close(b->stream);
     table->close(b->device);
-    vd_cpu_group_close(b->group);
+    b->backend->table->close(b->backend);
 }
 
 static void run(bench *b) {
@@ -132,7 +132,7 @@ static void measure(bench *b, int runs) {
     print_list("wall_s", wall, runs);
     print_list("cpu_s", cpu, runs);
     printf("\"arena_bytes\": %zu, \"weight_bytes\": %zu, \"peak_gflops\": %.1f, \"sink\": %g}\n",
-           vd_compiled_arena(b->compiled), vd_cpu_group_weight_bytes(b->group), peak.best * 1e-9,
+           vd_compiled_arena(b->compiled), b->backend->table->memory(b->backend).shared_weights, peak.best * 1e-9,
            (double)peak.sink);
 }
 

@@ -7,7 +7,7 @@
 #include "device/device.h"
 
 typedef struct vd_cpu_library
-    vd_cpu_library; /* cpu_dnnl.c: engine, primitives and packed weights, shared by the group */
+    vd_cpu_library; /* cpu_dnnl.c: engine, primitives and packed weights, shared by all devices */
 
 /* State of one compute stream's worker: what may not be shared between threads. */
 typedef struct vd_cpu_worker vd_cpu_worker; /* cpu_dnnl.c: stream, memory objects */
@@ -33,7 +33,7 @@ typedef struct vd_cpu_op {
     size_t plan_bytes;
     vd_code (*plan)(vd_cpu_library *library, const vd_program *p, const vd_op *op, vd_cpu_plan *plan,
                     size_t *scratch, vd_error *err);
-    /* Packs its constants (each once per group); may be called from several threads for different plans,
+    /* Packs its constants (each once per backend); may be called from several threads for different plans,
      * and again. */
     vd_code (*load)(vd_cpu_library *library, vd_cpu_plan *plan, vd_error *err);
     vd_code (*run)(const vd_program *p, const vd_op *op, const vd_cpu_plan *plan, const vd_cpu_call *call,

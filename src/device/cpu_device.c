@@ -1,6 +1,7 @@
 /* Virtual CPU devices: memory, compiled programs, and the device table. */
 #include "base/layout.h"
 #include "base/thread.h"
+#include "device/cpu_backend.h"
 #include "device/cpu_stream.h"
 #include "device/cpu_team.h"
 
@@ -17,8 +18,8 @@ enum {
 
 typedef struct cpu_compiled {
     vd_compiled base;
-    struct cpu_compiled *next; /* in the group's list */
-    int users;                 /* compile calls less close calls; guarded by the group's lock */
+    struct cpu_compiled *next; /* in the backend's list */
+    int users;                 /* compile calls less close calls; guarded by the backend's lock */
     vd_cpu_library *library;
     vd_cpu_plan **plans;         /* [op_count] */
     size_t *scratch;             /* [op_count] bytes */
@@ -26,15 +27,9 @@ typedef struct cpu_compiled {
     vd_cpu_team planning, loading;
 } cpu_compiled;
 
-struct vd_cpu_group {
-    vd_cpu_library *library;
-    pthread_mutex_t lock; /* guards `programs` and the users of its members */
-    cpu_compiled *programs;
-};
-
 typedef struct cpu_device {
     vd_device base;
-    vd_cpu_group *group;
+    vd_cpu_backend *backend;
     int cpu; /* of its compute stream, the first one opened */
     int streams;
     _Atomic uint32_t abandoned;
@@ -92,7 +87,7 @@ static void cpu_release(vd_device *d, void *memory) {
 static vd_code cpu_stream_open(vd_device *base, const char *name, vd_stream **out, vd_error *err) {
     cpu_device *d = (cpu_device *)base;
     int cpu = d->streams++ == 0 ? d->cpu : VD_ANY_CPU;
-    return vd_cpu_stream_open(base, d->group->library, name, cpu, &d->abandoned, out, err);
+    return vd_cpu_stream_open(base, d->backend->library, name, cpu, &d->abandoned, out, err);
 }
 
 static vd_code cpu_event_open(vd_device *d, vd_event **out, vd_error *err) {
@@ -138,19 +133,19 @@ static cpu_compiled *new_compiled(vd_cpu_library *library, const vd_program *p) 
     return NULL;
 }
 
-/* The group's entry for `p`, made when it is new; counts the caller as a user. */
-static cpu_compiled *find_compiled(vd_cpu_group *g, const vd_program *p) {
-    pthread_mutex_lock(&g->lock);
-    cpu_compiled *c = g->programs;
+/* The backend's entry for `p`, made when it is new; counts the caller as a user. */
+static cpu_compiled *find_compiled(vd_cpu_backend *b, const vd_program *p) {
+    pthread_mutex_lock(&b->lock);
+    cpu_compiled *c = b->programs;
     while (c && c->base.program != p)
         c = c->next;
-    if (!c && (c = new_compiled(g->library, p))) {
-        c->next = g->programs;
-        g->programs = c;
+    if (!c && (c = new_compiled(b->library, p))) {
+        c->next = b->programs;
+        b->programs = c;
     }
     if (c)
         c->users++;
-    pthread_mutex_unlock(&g->lock);
+    pthread_mutex_unlock(&b->lock);
     return c;
 }
 
@@ -182,21 +177,21 @@ static void cpu_compiled_close(vd_device *d, vd_compiled *base) {
     if (!base)
         return;
     cpu_compiled *c = (cpu_compiled *)base;
-    vd_cpu_group *g = ((cpu_device *)d)->group;
-    pthread_mutex_lock(&g->lock);
+    vd_cpu_backend *b = ((cpu_device *)d)->backend;
+    pthread_mutex_lock(&b->lock);
     bool last = --c->users == 0;
-    for (cpu_compiled **at = &g->programs; last && *at; at = &(*at)->next)
+    for (cpu_compiled **at = &b->programs; last && *at; at = &(*at)->next)
         if (*at == c) {
             *at = c->next;
             break;
         }
-    pthread_mutex_unlock(&g->lock);
+    pthread_mutex_unlock(&b->lock);
     if (last)
         free_compiled(c);
 }
 
 static vd_code cpu_compile(vd_device *d, const vd_program *p, vd_compiled **out, vd_error *err) {
-    cpu_compiled *c = find_compiled(((cpu_device *)d)->group, p);
+    cpu_compiled *c = find_compiled(((cpu_device *)d)->backend, p);
     if (!c)
         return vd_fail_memory(err, p->name, sizeof *c);
     vd_code code = vd_cpu_team_work(&c->planning, p->op_count + p->value_count, plan_item, c, err);
@@ -207,9 +202,9 @@ static vd_code cpu_compile(vd_device *d, const vd_program *p, vd_compiled **out,
     size_t most = 0;
     for (int i = 0; i < p->op_count; i++)
         most = c->scratch[i] > most ? c->scratch[i] : most;
-    pthread_mutex_lock(&((cpu_device *)d)->group->lock);
+    pthread_mutex_lock(&((cpu_device *)d)->backend->lock);
     c->base.workspace_bytes = vd_align_up(most);
-    pthread_mutex_unlock(&((cpu_device *)d)->group->lock);
+    pthread_mutex_unlock(&((cpu_device *)d)->backend->lock);
     *out = &c->base;
     return VD_OK;
 }
@@ -229,19 +224,6 @@ static void cpu_exec_close(vd_device *d, vd_exec *x) {
     free(x);
 }
 
-static void place_values(vd_exec *x, const cpu_compiled *c, unsigned char *arena) {
-    const vd_program *p = x->program;
-    for (vd_value v = 0; v < p->value_count; v++) {
-        if (p->values[v].storage == VD_STORAGE_ARENA)
-            x->at[v] = arena + p->values[v].offset;
-        else if (p->values[v].storage == VD_STORAGE_CONSTANT)
-            x->at[v] = (void *)vd_cpu_constant_data(c->constants[v]);
-    }
-    for (vd_value v = 0; v < p->value_count; v++)
-        if (p->values[v].storage == VD_STORAGE_VIEW)
-            x->at[v] = (unsigned char *)x->at[p->values[v].parent] + p->values[v].offset;
-}
-
 static vd_code cpu_exec_open(vd_device *d, vd_compiled *base, void *arena, const vd_binding *bindings,
                              int count, vd_exec **out, vd_error *err) {
     cpu_compiled *c = (cpu_compiled *)base;
@@ -254,19 +236,18 @@ static vd_code cpu_exec_open(vd_device *d, vd_compiled *base, void *arena, const
     x->program = p;
     x->plans = c->plans;
     x->scratch = (unsigned char *)arena + p->arena_bytes;
-    for (int i = 0; i < count; i++)
-        x->at[bindings[i].value] = bindings[i].memory;
     for (vd_value v = 0; v < p->value_count; v++)
-        if (p->values[v].storage == VD_STORAGE_EXTERNAL && !x->at[v]) {
-            cpu_exec_close(d, x);
-            return vd_fail(err, VD_ERR_INTERNAL, "program %s: '%s' is not bound", p->name, p->values[v].name);
-        }
-    place_values(x, c, arena);
-    *out = x;
-    return VD_OK;
+        if (c->constants[v])
+            x->at[v] = (void *)vd_cpu_constant_data(c->constants[v]);
+    vd_code code = vd_bind_values(p, arena, bindings, count, x->at, err);
+    if (code == VD_OK)
+        *out = x;
+    else
+        cpu_exec_close(d, x);
+    return code;
 }
 
-/* ---- devices and groups ---- */
+/* ---- devices ---- */
 
 static void cpu_close(vd_device *d) {
     free(d);
@@ -299,53 +280,14 @@ static const vd_device_table cpu_device_table = {
     .launch = vd_cpu_stream_launch,
 };
 
-vd_code vd_cpu_device_open(vd_cpu_group *g, int index, int cpu, vd_device **out, vd_error *err) {
+vd_code vd_cpu_device_open(vd_cpu_backend *b, int index, int cpu, vd_device **out, vd_error *err) {
     cpu_device *d = calloc(1, sizeof *d);
     if (!d)
         return vd_fail_memory(err, "a virtual device", sizeof *d);
     d->base.table = &cpu_device_table;
     snprintf(d->base.name, sizeof d->base.name, "cpu:%d", index);
-    d->group = g;
+    d->backend = b;
     d->cpu = cpu;
     *out = &d->base;
     return VD_OK;
-}
-
-vd_code vd_cpu_group_open(const vd_log *log, vd_cpu_group **out, vd_error *err) {
-    vd_cpu_group *g = calloc(1, sizeof *g);
-    if (!g)
-        return vd_fail_memory(err, "the CPU backend", sizeof *g);
-    vd_code code = vd_cpu_library_open(&g->library, err);
-    if (code != VD_OK) {
-        free(g);
-        return code;
-    }
-    pthread_mutex_init(&g->lock, NULL);
-    vd_log_line(log, VD_LOG_DEBUG, "CPU backend: %s kernels", vd_cpu_library_kernels(g->library)->isa);
-    *out = g;
-    return VD_OK;
-}
-
-void vd_cpu_group_close(vd_cpu_group *g) {
-    if (!g)
-        return;
-    vd_cpu_library_close(g->library);
-    pthread_mutex_destroy(&g->lock);
-    free(g);
-}
-
-size_t vd_cpu_group_weight_bytes(const vd_cpu_group *g) {
-    return vd_cpu_library_weight_bytes(g->library);
-}
-
-int vd_cpu_group_kernel_count(const vd_cpu_group *g) {
-    return vd_cpu_library_kernel_count(g->library);
-}
-
-const char *vd_cpu_group_kernel(const vd_cpu_group *g, int index) {
-    return vd_cpu_library_kernel(g->library, index);
-}
-
-const char *vd_cpu_group_isa(const vd_cpu_group *g) {
-    return vd_cpu_library_kernels(g->library)->isa;
 }

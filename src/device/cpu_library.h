@@ -1,5 +1,5 @@
 /* What the convolutions and products of the CPU backend share: primitives of oneDNN by geometry, and
- * constants packed for them. Both live in the library of the device group until it closes. */
+ * constants packed for them. Both live in the library of the backend until it closes. */
 #ifndef VD_DEVICE_CPU_LIBRARY_H
 #define VD_DEVICE_CPU_LIBRARY_H
 

@@ -1,5 +1,5 @@
 /* Constants on the CPU: filled in fp32, rounded to the program's storage type, packed for the product that
- * reads them. One copy per constant and layout serves the whole device group. Loading holds one fp32 tensor
+ * reads them. One copy per constant and layout serves all devices. Loading holds one fp32 tensor
  * more than what stays. */
 #include "device/cpu_library.h"
 

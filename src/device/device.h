@@ -112,21 +112,6 @@ static inline size_t vd_compiled_arena(const vd_compiled *c) {
 vd_code vd_bind_values(const vd_program *p, void *arena, const vd_binding *bindings, int count, void **at,
                        vd_error *err);
 
-/* All virtual CPU devices of a process come from one group: they share plans and one copy of the
- * weights. */
-typedef struct vd_cpu_group vd_cpu_group;
-vd_code vd_cpu_group_open(const vd_log *log, vd_cpu_group **out, vd_error *err);
-void vd_cpu_group_close(vd_cpu_group *g); /* after its devices */
-/* `cpu`: logical CPU for its compute stream, VD_ANY_CPU for none. */
-vd_code vd_cpu_device_open(vd_cpu_group *g, int index, int cpu, vd_device **out, vd_error *err);
-/* Bytes of all constants of the programs compiled so far, as they will be held in memory. */
-size_t vd_cpu_group_weight_bytes(const vd_cpu_group *g);
-/* One line per convolution or product compiled so far: "label: kernel name". For the test that refuses
- * reference code and for -v. */
-int vd_cpu_group_kernel_count(const vd_cpu_group *g);
-const char *vd_cpu_group_kernel(const vd_cpu_group *g, int index);
-const char *vd_cpu_group_isa(const vd_cpu_group *g); /* "avx512", "avx2", "sse2": kernels of our own */
-
 /* Host side of events. Not for use inside the loop. */
 bool vd_event_done(
     const vd_event *e); /* everything recorded so far has completed (true when never recorded) */

@@ -139,18 +139,13 @@ static vd_code open_devices(vdpp_engine *e, vd_error *err) {
     const vdpp_options *o = &e->options;
     if (o->device_count < 1 || o->device_count > VD_MAX_DEVICES)
         return vd_fail(err, VD_ERR_USAGE, "--gpus %d: must be 1 to %d", o->device_count, VD_MAX_DEVICES);
-    /* With a CPU for each, devices keep to their own; more devices than CPUs share them as the system likes.
-     * One device alone may roam: there is nobody to keep away from. */
-    int cpus[VD_MAX_DEVICES];
-    bool pinned = o->device_count > 1 && o->device_count <= vd_cpu_count() &&
-                  o->device_count <= vd_usable_cpus(cpus, VD_MAX_DEVICES);
-    VD_TRY(vd_cpu_group_open(&e->log, &e->group, err));
+    int ordinals[VD_MAX_DEVICES];
     for (int i = 0; i < o->device_count; i++) {
-        int index = 0;
-        VD_TRY(parse_device(o->devices[i], &index, err));
+        VD_TRY(parse_device(o->devices[i], &ordinals[i], err));
         VD_TRY(check_distinct(o, i, err));
-        VD_TRY(vd_cpu_device_open(e->group, index, pinned ? cpus[i] : VD_ANY_CPU, &e->devices[i], err));
     }
+    VD_TRY(vd_cpu_backend_open(&e->log, &e->backend, err));
+    VD_TRY(e->backend->table->open(e->backend, ordinals, o->device_count, e->devices, err));
     return inject(e, err);
 }
 
@@ -191,7 +186,8 @@ void vdpp_close(vdpp_engine *e) {
     for (int i = 0; i < VD_MAX_DEVICES; i++)
         if (e->devices[i])
             e->devices[i]->table->close(e->devices[i]);
-    vd_cpu_group_close(e->group);
+    if (e->backend)
+        e->backend->table->close(e->backend);
     vd_model_close(e->model);
     free(e);
 }

@@ -2,6 +2,7 @@
 #ifndef VD_ENGINE_ENGINE_H
 #define VD_ENGINE_ENGINE_H
 
+#include "device/backend.h"
 #include "engine/run.h"
 
 enum { VD_MAX_DEVICES = 64 };
@@ -11,7 +12,7 @@ struct vdpp_engine {
     vd_log log;
     vd_model *model;
     vd_dtype dtype;
-    vd_cpu_group *group;
+    vd_backend *backend;
     vd_device *devices[VD_MAX_DEVICES];
     vd_plan_request plan; /* mode, goal, split */
     char format_text[128];

@@ -1,51 +1,17 @@
+#include "base/machine.h"
 #include "engine/engine.h"
 #include "engine/stage.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-
-enum { KERNEL_BYTES = 128 << 10 }; /* generated code and its library's bookkeeping: the average seen */
-
-/* First number after `key` in a small text file of the kernel, times `unit`; 0 when it is not there. */
-static size_t read_kernel_number(const char *path, const char *key, size_t unit) {
-    char line[256];
-    unsigned long long value = 0;
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return 0;
-    while (fgets(line, sizeof line, f))
-        if (strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), "%llu", &value) == 1)
-            break;
-    fclose(f);
-    return (size_t)value * unit;
-}
-
-static size_t smaller_known(size_t a, size_t b) {
-    if (a == 0 || b == 0)
-        return a + b;
-    return a < b ? a : b;
-}
-
-/* What may still be taken: the machine's, the control group's, whichever is less. */
-static size_t available_bytes(void) {
-    size_t machine = read_kernel_number("/proc/meminfo", "MemAvailable:", 1024);
-    size_t limit = read_kernel_number("/sys/fs/cgroup/memory.max", "", 1);
-    size_t used = read_kernel_number("/sys/fs/cgroup/memory.current", "", 1);
-    return smaller_known(machine, limit > used ? limit - used : 0);
-}
-
-static size_t resident_bytes(void) {
-    return read_kernel_number("/proc/self/status", "VmRSS:", 1024);
-}
 
 vd_memory_plan vd_memory_plan_of(const vdpp_engine *engine, const vd_run *run) {
-    vd_memory_plan m = {.weights = vd_cpu_group_weight_bytes(engine->group),
+    vd_backend_memory shared = engine->backend->table->memory(engine->backend);
+    vd_memory_plan m = {.weights = shared.shared_weights,
                         .host = vd_run_host_bytes(run),
-                        .code = (size_t)vd_cpu_group_kernel_count(engine->group) * KERNEL_BYTES,
-                        .process = resident_bytes(),
-                        .available = available_bytes()};
+                        .code = shared.code,
+                        .process = vd_process_resident(),
+                        .available = vd_machine_available()};
     for (int d = 0; d < run->plan->devices; d++)
         m.devices += run->stages[d]->planned_bytes;
     m.total = m.weights + m.devices + m.host + m.code + m.process;

@@ -262,15 +262,10 @@ static void count_samples(vdpp_report *r) {
 }
 
 static void describe_machine(vdpp_report *r, const vdpp_engine *engine) {
-    char line[256], model[160] = "unknown CPU";
-    FILE *f = fopen("/proc/cpuinfo", "re");
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "model name : %159[^\n]", model) == 1)
-            break;
-    if (f)
-        fclose(f);
-    snprintf(r->machine, sizeof r->machine, "%s, %d CPUs, %s", model, vd_cpu_count(),
-             vd_cpu_group_isa(engine->group));
+    vd_device_info info;
+    vd_error unknown;
+    if (engine->backend->table->describe(engine->backend, 0, &info, &unknown) == VD_OK)
+        snprintf(r->machine, sizeof r->machine, "%s, %d CPUs", info.model, vd_cpu_count());
     snprintf(r->dtype, sizeof r->dtype, "%s", vd_dtype_name(engine->dtype));
     snprintf(r->model, sizeof r->model, "%s", engine->options.model);
 }

@@ -3,8 +3,8 @@
 #include "must.h"
 
 #include "base/thread.h"
+#include "device/backend.h"
 #include "device/cpu_team.h"
-#include "device/device.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 enum { DEVICES = 4, MANY = 5000 }; /* more than a queue holds */
 
 typedef struct lab {
-    vd_cpu_group *group;
+    vd_backend *backend;
     vd_device *device[DEVICES];
     vd_stream *stream[DEVICES];
     vd_event *event[DEVICES]; /* of the same device */
@@ -22,9 +22,10 @@ typedef struct lab {
 
 /* One stream and one event on each device; device 0 gets the fault. */
 static void lab_open_faulty(lab *l, vd_fault_kind kind, int k) {
-    must(vd_cpu_group_open(NULL, &l->group, err));
+    static const int ordinals[DEVICES] = {0, 1, 2, 3};
+    must(vd_cpu_backend_open(NULL, &l->backend, err));
+    must(l->backend->table->open(l->backend, ordinals, DEVICES, l->device, err));
     for (int i = 0; i < DEVICES; i++) {
-        must(vd_cpu_device_open(l->group, i, VD_ANY_CPU, &l->device[i], err));
         if (i == 0 && kind != VD_INJECT_NOTHING)
             must(vd_faulty_device_open(l->device[0], kind, k, &l->device[0], err));
         ON(l, i, stream_open, l->device[i], "test", &l->stream[i]);
@@ -44,7 +45,7 @@ static void lab_close(lab *l) {
         assert_int_equal(atomic_load(&l->device[i]->allocated), 0);
         l->device[i]->table->close(l->device[i]);
     }
-    vd_cpu_group_close(l->group);
+    l->backend->table->close(l->backend);
 }
 
 /* Holds a stream until it is opened. */

@@ -4,27 +4,26 @@
 
 #include "must.h"
 
-#include "base/thread.h"
-#include "device/device.h"
+#include "device/backend.h"
 
 #include <stdlib.h>
 
 typedef struct machine {
-    vd_cpu_group *group;
+    vd_backend *backend;
     vd_device *device;
     vd_stream *stream;
 } machine;
 
 static inline void machine_open(machine *m) {
-    must(vd_cpu_group_open(NULL, &m->group, err));
-    must(vd_cpu_device_open(m->group, 0, VD_ANY_CPU, &m->device, err));
+    must(vd_cpu_backend_open(NULL, &m->backend, err));
+    must(m->backend->table->open(m->backend, &(int){0}, 1, &m->device, err));
     must(m->device->table->stream_open(m->device, "test", &m->stream, err));
 }
 
 static inline void machine_close(machine *m) {
     m->device->table->stream_close(m->stream);
     m->device->table->close(m->device);
-    vd_cpu_group_close(m->group);
+    m->backend->table->close(m->backend);
 }
 
 /* An external of the program and its content on the host: what goes in, and what came out. */
