@@ -14,7 +14,7 @@ static vd_code sinusoid_plan(vd_cpu_library *l, const vd_program *p, const vd_op
 static void embed(float position, int64_t dim, float *out) {
     int64_t half = dim / 2;
     for (int64_t j = 0; j < half; j++) {
-        float angle = position * expf(-9.2103404f * (float)j / (float)half);
+        float angle = position * vd_sinusoid_frequency(j, half);
         out[j] = cosf(angle);
         out[half + j] = sinf(angle);
     }

@@ -1,7 +1,13 @@
 #include "device/ops.h"
 #include "device/program.h"
 
+#include <math.h>
+
 #define VD_OP_NAME(upper, lower) #lower,
+
+float vd_sinusoid_frequency(int64_t j, int64_t m) {
+    return expf(-9.2103404f * (float)j / (float)m);
+}
 
 const char *vd_op_name(vd_op_kind kind) {
     static const char *const names[] = {VD_OPS(VD_OP_NAME)};

@@ -114,6 +114,9 @@ typedef struct vd_sinusoid {
     vd_value dst;       /* [1,1,count,dim] T */
 } vd_sinusoid;
 
+/* w_j of 7.2 for j of m, the same for every backend. */
+float vd_sinusoid_frequency(int64_t j, int64_t m);
+
 /* dst = table[index]. */
 typedef struct vd_gather_row {
     vd_value table; /* [1,1,rows,c] f32 */

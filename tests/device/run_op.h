@@ -1,6 +1,6 @@
-/* Runs one operation of the CPU backend directly: no streams, no planned arena. Every tensor stands between
- * guard bytes that are checked (and poisoned under ASan), and so does the scratch, which has exactly the
- * planned size.
+/* Runs one operation of a backend directly: no streams, no planned arena. Every tensor stands between guard
+ * bytes that are checked (and poisoned under ASan), and so does the scratch, which has exactly the planned
+ * size. The backend is the CPU's, or CUDA's where VD_TEST_CUDA is defined.
  *
  *     op_env env; op_env_open(&env);
  *     op_constant *w = op_constant_new(&env, 5, 37, 1, 1, 2, 0.1, 0.0);
@@ -9,7 +9,7 @@
  *     vd_value dst = op_tensor(&t, VD_F32, (vd_shape){2, 4, 4, 5});
  *     op_random(&t, src, 1, 1.0, 0.0);
  *     t.op = (vd_op){.kind = VD_OP_LINEAR, .linear = VD_LINEAR(.src = src, .dst = dst, .weight = &w->base)};
- *     op_run(&env, &t, &vd_cpu_linear);
+ *     op_run(&env, &t);
  *     ... op_get(&t, dst, i) ...
  *     op_end(&t); op_env_close(&env);
  */
@@ -17,7 +17,7 @@
 #define VD_TESTS_RUN_OP_H
 
 #include "base/half.h"
-#include "device/cpu.h"
+#include "device/program.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -43,10 +43,10 @@ typedef struct op_constant {
     double scale, offset;
 } op_constant;
 
-/* Owns the constants: the library knows them by their address, so they live as long as it does. */
+/* Owns the constants: the backend knows them by their address, so they live as long as it does. */
+typedef struct op_backend op_backend;
 typedef struct op_env {
-    vd_cpu_library *library;
-    vd_cpu_worker *worker;
+    op_backend *backend;
     op_constant *constants[OP_MAX_CONSTANTS];
     int constant_count;
 } op_env;
@@ -67,25 +67,6 @@ typedef struct op_case {
         if ((call) != VD_OK)                                                                                 \
             fail_msg("%s: %s", #call, err->message);                                                         \
     } while (0)
-
-static inline void op_env_open(op_env *env) {
-    memset(env, 0, sizeof *env);
-    op_must(vd_cpu_library_open(&env->library, err));
-    op_must(vd_cpu_worker_open(env->library, &env->worker, err));
-}
-
-/* The library multiplies bf16 on this machine, fast or not (the same question that oneDNN asks, and its own
- * limit). */
-static inline bool op_has_bf16_products(void) {
-    return __builtin_cpu_supports("avx512bf16") && !getenv("DNNL_MAX_CPU_ISA");
-}
-
-static inline void op_env_close(op_env *env) {
-    vd_cpu_worker_close(env->worker);
-    vd_cpu_library_close(env->library);
-    for (int i = 0; i < env->constant_count; i++)
-        free(env->constants[i]);
-}
 
 /* `bytes` bytes at a 256-byte boundary, guards before and after; all of it is the guard byte at first. */
 static inline void *op_guarded_new(size_t bytes) {
@@ -244,11 +225,6 @@ static inline double *op_constant_doubles(const op_constant *c, vd_dtype dtype) 
     return out;
 }
 
-/* Relative error that an operation with results of type `dtype` may have: its rounding and nothing more. */
-static inline double op_bound(vd_dtype dtype) {
-    return dtype == VD_F32 ? 1e-6 : dtype == VD_F16 ? 1e-3 : 1e-2;
-}
-
 /* Group norm in place over x [n, rows, c] in double; then silu when asked. */
 static inline void op_group_norm(double *x, int64_t n, int64_t rows, int64_t c, int64_t groups, double eps,
                                  const op_constant *gamma, const op_constant *beta, bool silu) {
@@ -305,20 +281,32 @@ static inline double op_activation(vd_act act, double x) {
     return x;
 }
 
-/* Plans, loads and runs t->op through `table`. The plan is freed, the memory stays for looking at. */
-static inline void op_run(op_env *env, op_case *t, const vd_cpu_op *table) {
-    vd_cpu_plan *plan = NULL;
-    size_t scratch_bytes = 0;
-    t->program.values = t->info;
-    t->program.ops = &t->op;
-    op_must(vd_cpu_plan_new(table, env->library, &t->program, &t->op, &plan, &scratch_bytes, err));
-    if (table->load)
-        op_must(table->load(env->library, plan, err));
-    void *scratch = op_guarded_new(scratch_bytes);
-    vd_cpu_call call = {.at = t->memory, .scratch = scratch, .worker = env->worker};
-    op_must(table->run(&t->program, &t->op, plan, &call, err));
-    op_guarded_free(scratch, scratch_bytes);
-    free(plan);
+/* ---- of the backend: run_op_cpu.h or run_op_cuda.h ---- */
+
+static inline void op_backend_open(op_env *env);
+static inline void op_backend_close(op_env *env);
+/* Plans, loads and runs t->op; the memory stays for looking at. The backend says in OP_CHECKS_INDICES whether
+ * it refuses steps and rows that do not exist. */
+static inline vd_code op_try(op_env *env, op_case *t, vd_error *why);
+/* Relative error that an operation with results of type `dtype` may have: its rounding and nothing more. */
+static inline double op_bound(vd_dtype dtype);
+/* Whether bf16 programs can be made to multiply bf16 numbers where they would rather not; and doing so. */
+static inline bool op_has_bf16_products(void);
+static inline void op_use_bf16_products(op_env *env);
+
+static inline void op_run(op_env *env, op_case *t) {
+    op_must(op_try(env, t, err));
+}
+
+static inline void op_env_open(op_env *env) {
+    memset(env, 0, sizeof *env);
+    op_backend_open(env);
+}
+
+static inline void op_env_close(op_env *env) {
+    op_backend_close(env);
+    for (int i = 0; i < env->constant_count; i++)
+        free(env->constants[i]);
 }
 
 /* Checks the guards of all tensors. */
@@ -327,5 +315,11 @@ static inline void op_end(op_case *t) {
         if (!t->alias[v])
             op_guarded_free(t->memory[v], op_bytes(t, v));
 }
+
+#ifdef VD_TEST_CUDA
+#include "cuda/ops/run_op_cuda.h"
+#else
+#include "device/run_op_cpu.h"
+#endif
 
 #endif

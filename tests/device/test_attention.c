@@ -164,7 +164,7 @@ static void check_operation(void **state) {
                       .scale = 0.35355339f};
     op_random(&c, qkv, 3, 2, 0);
     c.op = (vd_op){.kind = VD_OP_ATTENTION, .attention = a};
-    op_run(&env, &c, &vd_cpu_attention);
+    op_run(&env, &c);
     assert_true(distance(&c, qkv, dst, &a, 1000, &peak) < 0x1p-11);
     op_end(&c);
     op_env_close(&env);

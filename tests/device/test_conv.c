@@ -1,5 +1,4 @@
 /* Convolutions of the CPU backend against float64 loops over the rounded inputs and weights. */
-#include "device/cpu_library.h"
 #include "device/run_op.h"
 
 #include <stdio.h>
@@ -307,7 +306,7 @@ static void run_case(op_env *env, const conv_case *q, vd_dtype dtype, vd_dtype r
         op_random(&t, op.residual, 10, 1, 0);
     double *y = input_of(&t, &op, q, gamma, beta), *z = expected_of(&t, &op, q, y, weight, bias);
     t.op = (vd_op){.kind = VD_OP_CONV, .conv = op};
-    op_run(env, &t, &vd_cpu_conv);
+    op_run(env, &t);
     double distance = op_distance(&t, op.dst, z);
     if (!(distance <= op_bound(dtype)))
         fail_msg("%s, %s to %s: relative error %.3g", q->what, vd_dtype_name(dtype), vd_dtype_name(result),
@@ -320,7 +319,8 @@ static void run_case(op_env *env, const conv_case *q, vd_dtype dtype, vd_dtype r
 static void test_conv(vd_dtype dtype, bool bf16_products) {
     op_env env;
     op_env_open(&env);
-    env.library->fast_bf16 = bf16_products;
+    if (bf16_products)
+        op_use_bf16_products(&env);
     for (int i = 0; i < CASES; i++)
         run_case(&env, &cases[i], dtype, dtype);
     if (dtype != VD_F32)

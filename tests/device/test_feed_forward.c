@@ -1,5 +1,4 @@
 /* Feed-forward layers of the CPU backend against float64 loops over the rounded inputs and weights. */
-#include "device/cpu_library.h"
 #include "device/run_op.h"
 
 enum { NO_MIX, OTHER_MIX };
@@ -103,7 +102,7 @@ static void run_case(op_env *env, const ff_case *q, vd_dtype dtype) {
                                : op_alias(&t, q->dst == DST_IS_SRC ? op.src : op.mix, q->src);
     double *z = expected_of(&t, &op, q, k);
     t.op = (vd_op){.kind = VD_OP_FEED_FORWARD, .feed_forward = op};
-    op_run(env, &t, &vd_cpu_feed_forward);
+    op_run(env, &t);
     double distance = op_distance(&t, op.dst, z);
     if (!(distance <= op_bound(dtype)))
         fail_msg("case %d, %s: relative error %.3g", (int)(q - cases), vd_dtype_name(dtype), distance);
@@ -114,7 +113,8 @@ static void run_case(op_env *env, const ff_case *q, vd_dtype dtype) {
 static void test_feed_forward(vd_dtype dtype, bool bf16_products) {
     op_env env;
     op_env_open(&env);
-    env.library->fast_bf16 = bf16_products;
+    if (bf16_products)
+        op_use_bf16_products(&env);
     for (int i = 0; i < CASES; i++)
         run_case(&env, &cases[i], dtype);
     op_env_close(&env);

@@ -1,5 +1,4 @@
 /* Linear layers of the CPU backend against float64 loops over the rounded inputs and weights. */
-#include "device/cpu_library.h"
 #include "device/run_op.h"
 
 enum { NO_RESIDUAL, OTHER_MEMORY, SAME_MEMORY };
@@ -95,7 +94,7 @@ static void run_case(op_env *env, const linear_case *q, vd_dtype dtype, vd_dtype
         op_random(&t, op.residual, 10, 1, 0);
     double *z = expected_of(&t, &op, q, k);
     t.op = (vd_op){.kind = VD_OP_LINEAR, .linear = op};
-    op_run(env, &t, &vd_cpu_linear);
+    op_run(env, &t);
     double distance = op_distance(&t, op.dst, z);
     if (!(distance <= op_bound(dtype)))
         fail_msg("case %d, %s to %s: relative error %.3g", (int)(q - cases), vd_dtype_name(dtype),
@@ -107,7 +106,8 @@ static void run_case(op_env *env, const linear_case *q, vd_dtype dtype, vd_dtype
 static void test_linear(vd_dtype dtype, bool bf16_products) {
     op_env env;
     op_env_open(&env);
-    env.library->fast_bf16 = bf16_products;
+    if (bf16_products)
+        op_use_bf16_products(&env);
     for (int i = 0; i < CASES; i++) {
         run_case(&env, &cases[i], dtype, dtype);
         if (dtype != VD_F32)

@@ -10,7 +10,7 @@ static void plan_only(op_env *env, op_case *t, const vd_cpu_op *table) {
     size_t scratch = 0;
     t->program.values = t->info;
     t->program.ops = &t->op;
-    op_must(vd_cpu_plan_new(table, env->library, &t->program, &t->op, &plan, &scratch, err));
+    op_must(vd_cpu_plan_new(table, env->backend->library, &t->program, &t->op, &plan, &scratch, err));
     free(plan);
 }
 
@@ -114,15 +114,15 @@ static void plan_everything(op_env *env, vd_dtype dtype) {
 static void check_names(vd_dtype dtype, bool bf16_products) {
     op_env env;
     op_env_open(&env);
-    env.library->fast_bf16 = bf16_products;
+    env.backend->library->fast_bf16 = bf16_products;
     plan_everything(&env, dtype);
-    int count = vd_cpu_library_kernel_count(env.library);
+    int count = vd_cpu_library_kernel_count(env.backend->library);
     assert_true(count > 150);
     for (int i = 0; i < count; i++) {
-        const char *name = strchr(vd_cpu_library_kernel(env.library, i), ':');
+        const char *name = strchr(vd_cpu_library_kernel(env.backend->library, i), ':');
         assert_non_null(name);
         if (strstr(name, "ref"))
-            fail_msg("reference code: %s", vd_cpu_library_kernel(env.library, i));
+            fail_msg("reference code: %s", vd_cpu_library_kernel(env.backend->library, i));
     }
     op_env_close(&env);
 }

@@ -32,7 +32,7 @@ static vd_value embed(op_env *env, op_case *c, vd_dtype dtype, const float *posi
         memcpy(c->memory[at], positions, (size_t)count * sizeof *positions);
     }
     c->op = (vd_op){.kind = VD_OP_SINUSOID, .sinusoid = {.positions = at, .dst = dst}};
-    op_run(env, c, &vd_cpu_sinusoid);
+    op_run(env, c);
     return dst;
 }
 
@@ -81,14 +81,13 @@ static void check_gather(void **state) {
     c.op = (vd_op){.kind = VD_OP_GATHER_ROW, .gather_row = {.table = table, .index = index, .dst = dst}};
     for (int32_t i = 0; i < 4; i++) {
         *(int32_t *)c.memory[index] = i;
-        op_run(*state, &c, &vd_cpu_gather_row);
+        op_run(*state, &c);
         assert_memory_equal(c.memory[dst], (float *)c.memory[table] + i * 7, 7 * sizeof(float));
     }
-    for (int32_t i = -1; i <= 4; i += 5) {
+    for (int32_t i = -1; i <= 4 && OP_CHECKS_INDICES; i += 5) {
         vd_error err;
-        vd_cpu_call call = {.at = c.memory};
         *(int32_t *)c.memory[index] = i;
-        assert_int_equal(vd_cpu_gather_row.run(&c.program, &c.op, NULL, &call, &err), VD_ERR_INTERNAL);
+        assert_int_equal(op_try(*state, &c, &err), VD_ERR_INTERNAL);
     }
     op_end(&c);
 }
@@ -133,7 +132,7 @@ static void check_unet_input(void **state) {
             .kind = VD_OP_UNET_INPUT,
             .unet_input = {
                 .latents = s.latents, .image = s.image, .sigmas = s.sigmas, .step = s.step, .dst = s.dst}};
-        op_run(*state, &s.c, &vd_cpu_unet_input);
+        op_run(*state, &s.c);
         volatile float sigma = (float)op_get(&s.c, s.sigmas, i / 6), square = sigma * sigma,
                        q = square + 1.0f;
         volatile float root = sqrtf(q);
@@ -173,7 +172,7 @@ static void check_euler(void **state) {
             .kind = VD_OP_EULER_STEP,
             .euler_step = {
                 .v = s.v, .guidance = s.guidance, .sigmas = s.sigmas, .step = s.step, .latents = s.latents}};
-        op_run(*state, &s.c, &vd_cpu_euler_step);
+        op_run(*state, &s.c);
         assert_int_equal(*(int32_t *)s.c.memory[s.step], i / 2 + 1);
         for (int64_t j = 0; j < all; j++) {
             float v = (float)op_get(&s.c, s.v, j);
@@ -187,17 +186,15 @@ static void check_euler(void **state) {
 }
 
 static void check_steps_end(void **state) {
-    (void)state;
     step_case s;
     step_begin(&s, VD_F32, 1, STEPS);
     vd_error err;
-    vd_cpu_call call = {.at = s.c.memory};
-    s.c.program.values = s.c.info;
     s.c.op = (vd_op){
         .kind = VD_OP_EULER_STEP,
         .euler_step = {
             .v = s.v, .guidance = s.guidance, .sigmas = s.sigmas, .step = s.step, .latents = s.latents}};
-    assert_int_equal(vd_cpu_euler_step.run(&s.c.program, &s.c.op, NULL, &call, &err), VD_ERR_INTERNAL);
+    if (OP_CHECKS_INDICES)
+        assert_int_equal(op_try(*state, &s.c, &err), VD_ERR_INTERNAL);
     assert_int_equal(*(int32_t *)s.c.memory[s.step], STEPS);
     op_end(&s.c);
 }
@@ -213,7 +210,7 @@ static void check_cast(void **state) {
                  dst = op_tensor(&c, to, vd_vector_shape(315));
         op_random(&c, src, 5, 10, 0);
         c.op = (vd_op){.kind = VD_OP_CAST, .cast = {.src = src, .dst = dst, .scale = 5.489981f}};
-        op_run(*state, &c, &vd_cpu_cast);
+        op_run(*state, &c);
         for (int64_t j = 0; j < 315; j++) {
             volatile float product = (float)op_get(&c, src, j) * 5.489981f;
             assert_true(op_get(&c, dst, j) == op_rounded(to, product));
@@ -239,7 +236,7 @@ static void check_frames(void **state) {
         for (int i = 0; i < 7; i++)
             op_set(&c, src, 40 + i, odd[i]);
         c.op = (vd_op){.kind = VD_OP_FRAMES_U8, .frames_u8 = {.src = src, .dst = dst}};
-        op_run(*state, &c, &vd_cpu_frames_u8);
+        op_run(*state, &c);
         for (int i = 0; i < COUNT; i++) {
             volatile float half = (float)op_get(&c, src, i) * 0.5f, y = half + 0.5f;
             volatile float level = 255.0f * (y < 0 ? 0 : y > 1 ? 1 : y);
@@ -264,7 +261,7 @@ static void check_frames_even(void **state) {
         op_set(&c, src, i, x);
     }
     c.op = (vd_op){.kind = VD_OP_FRAMES_U8, .frames_u8 = {.src = src, .dst = dst}};
-    op_run(*state, &c, &vd_cpu_frames_u8);
+    op_run(*state, &c);
     for (int i = 0; i < 255; i++) {
         volatile float level = 255.0f * ((float)op_get(&c, src, i) * 0.5f + 0.5f);
         if (level != (float)i + 0.5f)
@@ -286,10 +283,10 @@ static void check_copy_and_checksum(void **state) {
     vd_value sum = op_tensor(&c, VD_U64, vd_vector_shape(1));
     op_random(&c, src, 6, 1, 0);
     c.op = (vd_op){.kind = VD_OP_COPY, .copy = {.src = src, .dst = dst}};
-    op_run(*state, &c, &vd_cpu_copy);
+    op_run(*state, &c);
     assert_memory_equal(c.memory[src], c.memory[dst], 420);
     c.op = (vd_op){.kind = VD_OP_CHECKSUM, .checksum = {.src = src, .dst = sum}};
-    op_run(*state, &c, &vd_cpu_checksum);
+    op_run(*state, &c);
     assert_true(*(uint64_t *)c.memory[sum] == vd_hash64(c.memory[src], 420));
     op_end(&c);
 }
@@ -303,12 +300,12 @@ static void check_nonfinite(void **state) {
         op_random(&c, src, 7, t == VD_F16 ? 65504 : 3e38, 0);
         c.op = (vd_op){.kind = VD_OP_NONFINITE, .nonfinite = {.src = src, .dst = count}};
         *(int32_t *)c.memory[count] = 5;
-        op_run(*state, &c, &vd_cpu_nonfinite);
+        op_run(*state, &c);
         assert_int_equal(*(int32_t *)c.memory[count], 5);
         op_set(&c, src, 0, NAN);
         op_set(&c, src, 1234, INFINITY);
         op_set(&c, src, 3699, -INFINITY);
-        op_run(*state, &c, &vd_cpu_nonfinite);
+        op_run(*state, &c);
         assert_int_equal(*(int32_t *)c.memory[count], 8);
         op_end(&c);
     }
@@ -324,7 +321,7 @@ static void check_layer_norm(void **state) {
     op_random(&c, src, 10, 2, 1);
     vd_norm norm = {.kind = VD_NORM_LAYER, .gamma = &gamma->base, .beta = &beta->base, .eps = 1e-5f};
     c.op = (vd_op){.kind = VD_OP_LAYER_NORM, .layer_norm = {.src = src, .dst = dst, .norm = norm}};
-    op_run(*state, &c, &vd_cpu_layer_norm);
+    op_run(*state, &c);
     for (int64_t r = 0; r < 6; r++) {
         double mean = 0, m2 = 0;
         for (int64_t j = 0; j < 37; j++)
