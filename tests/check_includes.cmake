@@ -1,9 +1,10 @@
-# Includes go down only: base < device < model, diffusion < schedule < engine < app; media sees base only, and the public
+# Includes go down only: base < device < model, diffusion < schedule < engine < app; media sees base only, the backends of
+# device call the launchers of kernels, and the public
 # header stands alone. Run as cmake -DSOURCE=... -P check_includes.cmake.
 cmake_minimum_required(VERSION 3.22)
 
 set(base_sees "")
-set(device_sees base)
+set(device_sees base kernels)
 set(model_sees base device)
 set(diffusion_sees base device)
 set(schedule_sees base device model diffusion)
