@@ -1,0 +1,411 @@
+/* Convolutions and attention through cuDNN's graphs: what is asked for is spelled as a graph, the heuristics name engines
+ * for it, and the first one that builds within our rules is the plan. */
+#include "device/cuda_math.h"
+
+#include "base/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What pointers are bound by. */
+enum { ID_X = 1, ID_WEIGHTS, ID_BIAS, ID_Z, ID_Y, ID_Q, ID_K, ID_V, ID_SCALE, ID_INNER };
+enum { MAX_NOTES = 32 };
+
+/* ---- convolutions ---- */
+
+/* [n, h, w, c] in memory; cuDNN names the sizes in the order n, c, h, w whatever the layout. */
+static vd_dnn_desc make_image(vd_dnn_builder *b, int id, int64_t n, int64_t h, int64_t w, int64_t c,
+                              cudnnDataType_t type) {
+    return vd_dnn_make_tensor(b, &(vd_dnn_tensor){.id = id,
+                                                  .dims = {n, c, h, w},
+                                                  .strides = {h * w * c, 1, w * c, c},
+                                                  .type = type,
+                                                  .alignment = VD_CUDA_ALIGNMENT,
+                                                  .internal = id >= ID_INNER});
+}
+
+/* The result after a stage that `left` more follow: y itself, or an fp32 value that never reaches memory. */
+static vd_dnn_desc make_stage(vd_dnn_builder *b, const vd_cuda_conv_spec *s, int left) {
+    if (left == 0)
+        return make_image(b, ID_Y, s->n, s->oh, s->ow, s->k, vd_dnn_type(s->dtype));
+    return make_image(b, ID_INNER + left, s->n, s->oh, s->ow, s->k, CUDNN_DATA_FLOAT);
+}
+
+/* conv, ADD z, ADD bias; alpha belongs to the first addition, or to the convolution where there is none. */
+static vd_dnn_desc make_conv_graph(vd_dnn_builder *b, const vd_cuda_conv_spec *s) {
+    const cudnnDataType_t type = vd_dnn_type(s->dtype);
+    const vd_dnn_window window = {.stride = {s->stride, s->stride},
+                                  .pad_before = {s->pad_top, s->pad_left},
+                                  .pad_after = {s->pad_bottom, s->pad_right},
+                                  .alpha = s->add || s->bias ? 1 : s->alpha};
+    vd_dnn_desc operations[3];
+    int count = 0, left = s->add + s->bias;
+    vd_dnn_desc x = make_image(b, ID_X, s->n, s->h, s->w, s->c, type);
+    vd_dnn_desc weights = make_image(b, ID_WEIGHTS, s->k, s->kh, s->kw, s->c, type);
+    vd_dnn_desc y = make_stage(b, s, left);
+    operations[count++] = vd_dnn_convolution(b, x, weights, y, &window);
+    if (s->add) {
+        vd_dnn_desc sum = make_stage(b, s, --left);
+        vd_dnn_desc z = make_image(b, ID_Z, s->n, s->oh, s->ow, s->k, type);
+        operations[count++] = vd_dnn_add(b, y, z, sum, s->alpha);
+        y = sum;
+    }
+    if (s->bias) {
+        vd_dnn_desc bias = make_image(b, ID_BIAS, 1, 1, 1, s->k, type);
+        operations[count++] = vd_dnn_add(b, y, bias, make_stage(b, s, 0), s->add ? 1 : s->alpha);
+    }
+    return vd_dnn_graph(b, operations, count);
+}
+
+/* A run of rows as an image of 1x1 pixels. */
+static vd_cuda_conv_spec as_conv(const vd_cuda_gemm_spec *s) {
+    int64_t rows = s->m / s->runs;
+    return (vd_cuda_conv_spec){.n = 1,
+                               .h = rows,
+                               .w = 1,
+                               .c = s->k,
+                               .oh = rows,
+                               .ow = 1,
+                               .k = s->n,
+                               .kh = 1,
+                               .kw = 1,
+                               .stride = 1,
+                               .dtype = s->dtype,
+                               .bias = s->bias,
+                               .add = s->add,
+                               .alpha = s->alpha};
+}
+
+/* Whether every run of rows begins where a tensor may. */
+static bool fits_conv(const vd_cuda_gemm_spec *s) {
+    int64_t bytes = (int64_t)vd_dtype_bytes(s->dtype), rows = s->m / s->runs;
+    bool aligned = vd_cuda_alignment(rows * s->k * bytes) == VD_CUDA_ALIGNMENT &&
+                   vd_cuda_alignment(s->n * bytes) == VD_CUDA_ALIGNMENT;
+    return s->out == s->dtype && (s->runs == 1 || aligned);
+}
+
+/* ---- attention ---- */
+
+/* One of q, k, v or the result, in rows of `row` elements. */
+static vd_dnn_desc make_heads(vd_dnn_builder *b, int id, const vd_cuda_sdpa_spec *s, int64_t row) {
+    int64_t start = s->heads * s->width * (int64_t)vd_dtype_bytes(s->dtype);
+    return vd_dnn_make_tensor(b, &(vd_dnn_tensor){.id = id,
+                                                  .dims = {s->batch, s->heads, s->tokens, s->width},
+                                                  .strides = {s->tokens * row, s->width, row, 1},
+                                                  .type = vd_dnn_type(s->dtype),
+                                                  .alignment = vd_cuda_alignment(start)});
+}
+
+static vd_dnn_desc make_sdpa_graph(vd_dnn_builder *b, const vd_cuda_sdpa_spec *s) {
+    int64_t width = s->heads * s->width;
+    vd_dnn_desc q = make_heads(b, ID_Q, s, 3 * width), k = make_heads(b, ID_K, s, 3 * width);
+    vd_dnn_desc v = make_heads(b, ID_V, s, 3 * width), y = make_heads(b, ID_Y, s, width);
+    vd_dnn_desc scale = vd_dnn_make_tensor(b, &(vd_dnn_tensor){.id = ID_SCALE,
+                                                               .dims = {1, 1, 1, 1},
+                                                               .strides = {1, 1, 1, 1},
+                                                               .type = CUDNN_DATA_FLOAT,
+                                                               .alignment = sizeof(float),
+                                                               .by_value = true});
+    vd_dnn_desc operation = vd_dnn_attention(b, q, k, v, y, scale);
+    return vd_dnn_graph(b, &operation, 1);
+}
+
+/* ---- engines ---- */
+
+typedef struct engine {
+    vd_dnn_desc config;
+    int64_t index;
+    bool compiles; /* its kernel at run time */
+    bool allowed;  /* same bits every time, sums in fp32, no TF32 unless wanted */
+} engine;
+
+static vd_dtype dtype_of(const vd_cuda_problem *problem) {
+    if (problem->kind == VD_CUDA_CONV)
+        return problem->conv.dtype;
+    return problem->kind == VD_CUDA_GEMM ? problem->gemm.dtype : problem->sdpa.dtype;
+}
+
+/* Notes as a set of bits. */
+static uint32_t get_notes(vd_dnn_builder *b, vd_dnn_desc d, cudnnBackendAttributeName_t attribute,
+                          cudnnBackendAttributeType_t type) {
+    int32_t notes[MAX_NOTES]; /* both kinds of notes are enumerations */
+    uint32_t set = 0;
+    int64_t count = vd_dnn_get(b, d, attribute, type, MAX_NOTES, notes);
+    for (int64_t i = 0; i < count && i < MAX_NOTES; i++)
+        set |= 1u << (notes[i] & 31);
+    return set;
+}
+
+static bool is_allowed(uint32_t notes, bool exact_fp32) {
+    uint32_t refused = 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC | 1u << CUDNN_NUMERICAL_NOTE_WINOGRAD |
+                       1u << CUDNN_NUMERICAL_NOTE_FFT |
+                       1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
+    if (exact_fp32)
+        refused |= 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE | 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
+    return !(notes & refused);
+}
+
+static engine get_engine(vd_dnn_builder *b, vd_dnn_desc config, bool exact_fp32) {
+    engine e = {.config = config};
+    vd_dnn_desc d = vd_dnn_make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    vd_dnn_get(b, config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &d);
+    vd_dnn_get(b, d, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &e.index);
+    uint32_t behaviour = get_notes(b, d, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE);
+    uint32_t numbers = get_notes(b, d, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE);
+    e.compiles = behaviour >> CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION & 1;
+    e.allowed = is_allowed(numbers, exact_fp32);
+    return e;
+}
+
+typedef struct engines {
+    engine *items;
+    int count;
+} engines;
+
+/* The configurations that the heuristics offer, best first. Fewer may come than were announced. */
+static vd_code ask_heuristics(vd_dnn_builder *b, const vd_cuda_math *m, vd_dnn_desc graph,
+                              cudnnBackendHeurMode_t mode, bool exact_fp32, engines *out, vd_error *err) {
+    *out = (engines){0};
+    vd_dnn_desc heuristics = vd_dnn_make(b, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+    vd_dnn_set_desc(b, heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
+    vd_dnn_set(b, heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+    vd_dnn_set_desc(b, heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, m->profile);
+    vd_dnn_finish(b, heuristics, "heuristics");
+    int64_t count =
+        vd_dnn_get(b, heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, NULL);
+    vd_dnn_desc *configs = calloc((size_t)count + 1, sizeof(vd_dnn_desc));
+    out->items = calloc((size_t)count + 1, sizeof *out->items);
+    if (!configs || !out->items) {
+        free(configs);
+        return vd_fail_memory(err, "engine configurations", (unsigned long long)count * sizeof *out->items);
+    }
+    for (int64_t i = 0; i < count; i++)
+        configs[i] = vd_dnn_make(b, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    if (count)
+        count = vd_dnn_get(b, heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count,
+                           configs);
+    for (int64_t i = 0; i < count; i++)
+        out->items[i] = get_engine(b, configs[i], exact_fp32);
+    out->count = (int)count;
+    free(configs);
+    return VD_OK;
+}
+
+/* ---- plans ---- */
+
+static void name_plan(vd_dnn_builder *b, const engine *e, char *name, size_t cap) {
+    enum { MAX_KNOBS = 16 };
+    vd_dnn_desc knobs[MAX_KNOBS];
+    size_t used = (size_t)snprintf(name, cap, "cuDNN engine %lld", (long long)e->index);
+    for (int i = 0; i < MAX_KNOBS; i++)
+        knobs[i] = vd_dnn_make(b, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+    int64_t count = vd_dnn_get(b, e->config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                               MAX_KNOBS, knobs);
+    for (int64_t i = 0; i < count && i < MAX_KNOBS && used < cap; i++) {
+        cudnnBackendKnobType_t type = CUDNN_KNOB_TYPE_COUNTS;
+        int64_t value = 0;
+        vd_dnn_get(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &type);
+        vd_dnn_get(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &value);
+        used += (size_t)snprintf(name + used, cap - used, "%s%d=%lld", i ? " " : ", knobs ", (int)type,
+                                 (long long)value);
+    }
+}
+
+static size_t get_workspace(vd_dnn_builder *b, vd_dnn_desc plan) {
+    int64_t bytes = 0;
+    vd_dnn_get(b, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &bytes);
+    return (size_t)bytes;
+}
+
+/* Appends the plan of an engine if it builds and is not too greedy. */
+static vd_code try_engine(vd_dnn_builder *b, vd_cuda_math *m, const vd_cuda_problem *problem, const engine *e,
+                          vd_cuda_plans *plans, vd_error *err) {
+    char name[sizeof plans->items[0]->name];
+    name_plan(b, e, name, sizeof name);
+    vd_dnn_desc d = vd_dnn_make(b, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    vd_dnn_set_desc(b, d, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, e->config);
+    vd_dnn_set_desc(b, d, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, m->profile);
+    vd_dnn_finish(b, d, name);
+    size_t workspace = get_workspace(b, d);
+    if (vd_dnn_code(b, err) != VD_OK || workspace > m->workspace_cap) {
+        if (b->status != CUDNN_STATUS_SUCCESS)
+            vd_log_line(m->log, VD_LOG_DEBUG, "passed over: %s", err->message);
+        vd_dnn_forgive(b);
+        return VD_OK;
+    }
+    vd_cuda_plan *p = vd_cuda_plan_new(m, problem, err);
+    if (!p)
+        return err->code;
+    p->dnn = vd_dnn_take_last(b);
+    p->workspace = workspace;
+    p->precompiled = !e->compiles;
+    memcpy(p->name, name, sizeof name);
+    plans->items[plans->count++] = p;
+    return VD_OK;
+}
+
+/* Kernels that the library brings along stand before those that it would compile. */
+static vd_code try_engines(vd_dnn_builder *b, vd_cuda_math *m, const vd_cuda_problem *problem,
+                           const engines *all, vd_cuda_plans *plans, vd_error *err) {
+    for (int compiles = 0; compiles < 2; compiles++)
+        for (int i = 0; i < all->count && plans->count < plans->limit; i++)
+            if (all->items[i].allowed && all->items[i].compiles == (compiles == 1))
+                VD_TRY(try_engine(b, m, problem, &all->items[i], plans, err));
+    return VD_OK;
+}
+
+static vd_code try_mode(vd_dnn_builder *b, vd_cuda_math *m, const vd_cuda_problem *problem, vd_dnn_desc graph,
+                        cudnnBackendHeurMode_t mode, vd_cuda_plans *plans, vd_error *err) {
+    engines all;
+    if (plans->count >= plans->limit)
+        return VD_OK;
+    bool exact_fp32 = dtype_of(problem) == VD_F32 && !m->tf32;
+    vd_code status = ask_heuristics(b, m, graph, mode, exact_fp32, &all, err);
+    if (status == VD_OK && vd_dnn_unsupported(b))
+        vd_dnn_forgive(b);
+    if (status == VD_OK)
+        status = vd_dnn_code(b, err);
+    if (status == VD_OK)
+        status = try_engines(b, m, problem, &all, plans, err);
+    free(all.items);
+    return status;
+}
+
+static vd_dnn_desc make_graph(vd_dnn_builder *b, const vd_cuda_problem *problem) {
+    if (problem->kind == VD_CUDA_SDPA)
+        return make_sdpa_graph(b, &problem->sdpa);
+    vd_cuda_conv_spec conv = problem->kind == VD_CUDA_CONV ? problem->conv : as_conv(&problem->gemm);
+    return make_conv_graph(b, &conv);
+}
+
+vd_code vd_dnn_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
+                          vd_error *err) {
+    vd_dnn_builder b = {0};
+    if (plans->count >= plans->limit || (problem->kind == VD_CUDA_GEMM && !fits_conv(&problem->gemm)))
+        return VD_OK;
+    vd_dnn_desc graph = make_graph(&b, problem);
+    bool unsupported = vd_dnn_unsupported(&b);
+    vd_code status = unsupported ? VD_OK : vd_dnn_code(&b, err);
+    if (status == VD_OK && !unsupported)
+        status = try_mode(&b, m, problem, graph, CUDNN_HEUR_MODE_A, plans, err);
+    if (status == VD_OK && !unsupported)
+        status = try_mode(&b, m, problem, graph, CUDNN_HEUR_MODE_FALLBACK, plans, err);
+    vd_dnn_close(&b);
+    return status;
+}
+
+/* ---- running ---- */
+
+enum { MAX_BOUND = 5 };
+typedef struct bound {
+    int64_t ids[MAX_BOUND];
+    void *pointers[MAX_BOUND];
+    int count;
+} bound;
+
+/* cuDNN takes what it reads as void * too. */
+static void bind(bound *all, int64_t id, const void *pointer) {
+    all->ids[all->count] = id;
+    all->pointers[all->count++] = (void *)(uintptr_t)pointer;
+}
+
+static vd_code execute(const vd_cuda_plan *p, const bound *all, void *workspace, vd_error *err) {
+    vd_dnn_builder b = {0};
+    vd_dnn_desc d = vd_dnn_make(&b, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+    vd_dnn_set(&b, d, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, all->count, all->ids);
+    vd_dnn_set(&b, d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, all->count, all->pointers);
+    vd_dnn_set(&b, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
+    vd_dnn_finish(&b, d, "pointers of a plan");
+    vd_code status = vd_dnn_code(&b, err);
+    if (status == VD_OK)
+        status = vd_dnn_check(cudnnBackendExecute(p->math->dnn, p->dnn, d), "cudnnBackendExecute", err);
+    vd_dnn_close(&b);
+    return status;
+}
+
+static vd_code run_sdpa(const vd_cuda_plan *p, const vd_cuda_operands *o, void *workspace, vd_error *err) {
+    const vd_cuda_sdpa_spec *s = &p->problem.sdpa;
+    const char *qkv = o->x;
+    size_t part = (size_t)(s->heads * s->width) * vd_dtype_bytes(s->dtype);
+    bound all = {.count = 0};
+    bind(&all, ID_Q, qkv);
+    bind(&all, ID_K, qkv + part);
+    bind(&all, ID_V, qkv + 2 * part);
+    bind(&all, ID_SCALE, &s->scale);
+    bind(&all, ID_Y, o->y);
+    return execute(p, &all, workspace, err);
+}
+
+static vd_code run_conv(const vd_cuda_plan *p, bool bias, bool add, const vd_cuda_operands *o,
+                        void *workspace, vd_error *err) {
+    bound all = {.count = 0};
+    bind(&all, ID_X, o->x);
+    bind(&all, ID_WEIGHTS, o->weights);
+    bind(&all, ID_Y, o->y);
+    if (bias)
+        bind(&all, ID_BIAS, o->bias);
+    if (add)
+        bind(&all, ID_Z, o->z);
+    return execute(p, &all, workspace, err);
+}
+
+static const void *forward(const void *pointer, size_t bytes) {
+    return pointer ? (const char *)pointer + bytes : NULL;
+}
+
+/* One 1x1 convolution after another, each with its row of the bias. */
+static vd_code run_gemm(const vd_cuda_plan *p, const vd_cuda_operands *o, void *workspace, vd_error *err) {
+    const vd_cuda_gemm_spec *s = &p->problem.gemm;
+    size_t element = vd_dtype_bytes(s->dtype), rows = (size_t)(s->m / s->runs);
+    size_t in = rows * (size_t)s->k * element, out = rows * (size_t)s->n * element;
+    vd_cuda_operands part = *o;
+    for (int64_t i = 0; i < s->runs; i++) {
+        VD_TRY(run_conv(p, s->bias, s->add, &part, workspace, err));
+        part.x = forward(part.x, in);
+        part.bias = forward(part.bias, (size_t)s->n * element);
+        part.z = forward(part.z, out);
+        part.y = (char *)part.y + out;
+    }
+    return VD_OK;
+}
+
+vd_code vd_dnn_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_operands *o, void *workspace,
+                   vd_error *err) {
+    VD_TRY(vd_dnn_check(cudnnSetStream(p->math->dnn, stream), "cudnnSetStream", err));
+    if (p->problem.kind == VD_CUDA_SDPA)
+        return run_sdpa(p, o, workspace, err);
+    if (p->problem.kind == VD_CUDA_GEMM)
+        return run_gemm(p, o, workspace, err);
+    return run_conv(p, p->problem.conv.bias, p->problem.conv.add, o, workspace, err);
+}
+
+/* ---- plans as text ---- */
+
+vd_code vd_dnn_store(const vd_cuda_plan *p, char **text, vd_error *err) {
+    vd_dnn_builder b = {0};
+    *text = NULL;
+    int64_t length =
+        vd_dnn_get(&b, p->dnn, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0, NULL);
+    VD_TRY(vd_dnn_code(&b, err));
+    char *out = malloc((size_t)length + 1);
+    if (!out)
+        return vd_fail_memory(err, "a plan's text", (unsigned long long)length);
+    length =
+        vd_dnn_get(&b, p->dnn, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, length, out);
+    out[length] = '\0';
+    *text = out;
+    return vd_dnn_code(&b, err);
+}
+
+vd_code vd_dnn_restore(vd_cuda_plan *p, const char *text, size_t length, vd_error *err) {
+    vd_dnn_builder b = {0};
+    vd_dnn_desc d = vd_dnn_make(&b, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    vd_dnn_set(&b, d, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)length, text);
+    vd_dnn_finish(&b, d, "stored plan");
+    p->workspace = get_workspace(&b, d);
+    vd_code status = vd_dnn_code(&b, err);
+    if (status == VD_OK)
+        p->dnn = vd_dnn_take_last(&b);
+    vd_dnn_close(&b);
+    return status;
+}
