@@ -1,10 +1,8 @@
 /* Programs of a whole model without running them: what they bind, share, weigh and cost, and what a wrong
  * file does. */
-#include "model/folder.h"
-#include "must.h"
+#include "model/hollow.h"
 
 #include "model/dummy.h"
-#include "model/inventory.h"
 #include "model/networks.h"
 
 static const vd_video_shape tiny_video = {2, 16, 16, 3, true};
@@ -136,77 +134,6 @@ static void a_wrong_shape_is_refused(void **state) {
 
 /* ---- the real model's size, from files that hold no bytes ---- */
 
-/* A safetensors file of these tensors, less the one called `without`, whose data is a hole. */
-static void write_hollow(const char *path, const vd_inventory *tensors, const char *without) {
-    vd_text header = {0};
-    uint64_t offset = 0;
-    for (int i = 0; i < tensors->count; i++) {
-        const vd_named_shape *s = &tensors->items[i];
-        if (strcmp(s->name, without) == 0)
-            continue;
-        uint64_t end = offset + 2 * (uint64_t)vd_shape_elements(s);
-        vd_text_add(&header, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[", offset ? "," : "{", s->name);
-        for (int k = 0; k < s->rank; k++)
-            vd_text_add(&header, "%s%lld", k ? "," : "", (long long)s->dims[k]);
-        vd_text_add(&header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
-                    (unsigned long long)end);
-        offset = end;
-    }
-    vd_text_add(&header, "}");
-    assert_false(header.failed);
-    uint64_t length = header.length;
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(&length, sizeof length, 1, file), 1);
-    assert_int_equal(fwrite(header.text, 1, header.length, file), header.length);
-    assert_int_equal(fclose(file), 0);
-    assert_int_equal(truncate(path, (off_t)(sizeof length + header.length + offset)), 0);
-    vd_text_free(&header);
-}
-
-/* A model folder that is complete but for the bytes of its weights. */
-typedef struct hollow {
-    folder where;
-    vd_inventory tensors[3];
-} hollow;
-
-static const char *const weight_files[] = {"unet/diffusion_pytorch_model.safetensors",
-                                           "vae/diffusion_pytorch_model.safetensors",
-                                           "image_encoder/model.safetensors"};
-
-static hollow hollow_make(const char *configs) {
-    static const char *const files[] = {"model_index.json",
-                                        "unet/config.json",
-                                        "vae/config.json",
-                                        "image_encoder/config.json",
-                                        "scheduler/scheduler_config.json",
-                                        "feature_extractor/preprocessor_config.json"};
-    hollow h = {.where = folder_make()};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char from[128], *text;
-        size_t length;
-        snprintf(from, sizeof from, "%s/%s", configs, files[i]);
-        must(vd_file_read(from, "config", 1 << 20, &text, &length, err));
-        must(vd_make_parents(folder_path(&h.where, files[i]), err));
-        folder_write(&h.where, files[i], text, length);
-        free(text);
-    }
-    vd_config config;
-    must(vd_config_load(configs, &config, err));
-    must(vd_inventory_unet(&config.unet, &h.tensors[0], err));
-    must(vd_inventory_vae(&config.vae, &h.tensors[1], err));
-    must(vd_inventory_clip(&config.clip, &h.tensors[2], err));
-    for (int i = 0; i < 3; i++)
-        write_hollow(folder_path(&h.where, weight_files[i]), &h.tensors[i], "");
-    return h;
-}
-
-static void hollow_remove(hollow *h) {
-    for (int i = 0; i < 3; i++)
-        vd_inventory_free(&h->tensors[i]);
-    folder_remove(&h->where);
-}
-
 static vd_code build_component(vd_model *m, int component, vd_error *err) {
     vd_program *p[2] = {0};
     vd_code code = VD_OK;
@@ -240,11 +167,11 @@ static void a_missing_tensor_is_named(void **state) {
     for (int component = 0; component < 3; component++) {
         const vd_inventory *all = &h.tensors[component];
         char file[256];
-        snprintf(file, sizeof file, "%s/%s", h.where.path, weight_files[component]);
+        snprintf(file, sizeof file, "%s/%s", h.where.path, hollow_files[component]);
         for (int i = component; i < all->count; i += EVERY) {
             char quoted[VD_TENSOR_NAME_CAP + 2];
             snprintf(quoted, sizeof quoted, "'%s'", all->items[i].name);
-            write_hollow(file, all, all->items[i].name);
+            hollow_write(file, all, all->items[i].name);
             vd_model *m;
             must(vd_model_open(h.where.path, NULL, &m, err));
             vd_error err = {0};
@@ -255,7 +182,7 @@ static void a_missing_tensor_is_named(void **state) {
                 check_refusal(quoted, code, VD_ERR_DATA, &err, quoted, "is missing", 0);
             vd_model_close(m);
         }
-        write_hollow(file, all, "");
+        hollow_write(file, all, "");
     }
     hollow_remove(&h);
 }
