@@ -66,20 +66,25 @@ typedef struct vdpp_progress {
 } vdpp_progress;
 
 typedef struct vdpp_options {
-    size_t size;                /* of this struct; set by vdpp_options_init */
-    const char *model;          /* folder or ORG/NAME in the local Hugging Face cache; required */
-    const char *dtype;          /* "fp32", "fp16", "bf16"; NULL: fp32 on the CPU */
-    const char *const *devices; /* "cpu:0", ...; distinct devices in the order of the schedule */
-    int device_count;
-    const char *mode; /* "pipeline" (default), "data", "wrap", "auto" */
-    const char *goal; /* for auto: "makespan" (default), "latency", "cadence" */
-    const int *split; /* steps per device for "pipeline"; NULL: by cost */
+    size_t size;        /* of this struct; set by vdpp_options_init */
+    const char *model;  /* folder or ORG/NAME in the local Hugging Face cache; required */
+    const char *dtype;  /* "fp32", "fp16", "bf16"; NULL: fp16 on GPUs, fp32 on the CPU */
+    const char *device; /* "auto" (default), "cuda" or "cpu": kind of the devices that are not named */
+    const char *const *devices; /* "cuda:0", ... or "cpu:0", ... in the order of the schedule; or NULL and */
+    const int *gpus;            /* their numbers; or NULL and only */
+    int device_count; /* how many; -1 (default): all GPUs, or a virtual device for each CPU, at most 8 */
+    const char *p2p;  /* copies from GPU to GPU: "auto" (default), "on", "off" */
+    const char *cache_folder; /* of what tuning has found; NULL: none */
+    const char *mode;         /* "pipeline" (default), "data", "wrap", "auto" */
+    const char *goal;         /* for auto: "makespan" (default), "latency", "cadence" */
+    const int *split;         /* steps per device for "pipeline"; NULL: by cost */
     int split_count;
     const char *formats; /* "mp4,gif,png,latents,null"; NULL: the build's first */
     const char *dump;    /* folder for intermediate tensors; NULL: none */
     int overwrite;
-    double stall_timeout_s; /* without progress for so long a run ends with 75; 600; <= 0: never */
-    const char *inject;     /* tests: "DEVICE:KIND:K", see device.h; NULL */
+    double stall_timeout_s;  /* without progress for so long a run ends with 75; 600; <= 0: never */
+    const char *inject;      /* tests: "DEVICE:KIND:K", see device.h; NULL */
+    const char *cuda_module; /* tests: file that stands for the CUDA backend; NULL */
     void (*log)(void *user, int level, const char *line);        /* from any thread */
     void (*progress)(void *user, const vdpp_progress *progress); /* from the thread in vdpp_run */
     int log_level;
@@ -125,6 +130,14 @@ typedef struct vdpp_device_result {
     uint64_t planned_bytes, peak_bytes;
 } vdpp_device_result;
 
+/* How states went from one device to another. */
+typedef struct vdpp_link_result {
+    int from, to;                  /* indices of devices */
+    const char *route;             /* "local", "peer", "staged": through host memory */
+    int damaged;                   /* peer copies were tried and arrived damaged */
+    double bytes_per_s, latency_s; /* as tested at the start; 0: not measured */
+} vdpp_link_result;
+
 typedef struct vdpp_report {
     const char *mode; /* as run; never auto */
     char reason[256]; /* why auto chose it */
@@ -133,6 +146,8 @@ typedef struct vdpp_report {
     vdpp_sample_result *samples;
     int device_count;
     vdpp_device_result *devices;
+    int link_count;
+    vdpp_link_result *links;
     uint64_t weight_bytes, host_planned_bytes,
         planned_bytes; /* shared weights; buffers of the host; everything */
     /* Seconds; each under its own name (design.md section 4). */
@@ -146,6 +161,14 @@ typedef struct vdpp_report {
 
 VDPP_API void vdpp_options_init(vdpp_options *options);
 VDPP_API void vdpp_job_init(vdpp_job *job);
+
+/* The devices that `options` mean, without opening them. */
+typedef struct vdpp_device_list {
+    int count;
+    char names[64][16];
+    int fell_back; /* virtual CPU devices because "auto" found no GPU */
+} vdpp_device_list;
+VDPP_API int vdpp_choose_devices(const vdpp_options *options, vdpp_device_list *out, vdpp_error *error);
 
 VDPP_API int vdpp_open(const vdpp_options *options, vdpp_engine **out, vdpp_error *error);
 VDPP_API void vdpp_close(vdpp_engine *engine); /* NULL is fine */

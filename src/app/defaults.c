@@ -1,7 +1,5 @@
 #include "app/defaults.h"
 
-#include "base/text.h"
-#include "base/thread.h"
 #include "model/hub.h"
 
 #include <dirent.h>
@@ -11,8 +9,6 @@
 #include <unistd.h>
 
 #define REAL_MODEL "stabilityai/stable-video-diffusion-img2vid-xt"
-
-enum { CPU_DEVICES = 8 }; /* virtual devices at most when nobody says how many */
 
 /* "samples/NAME" beside the executable, or where `cmake --install` puts it. */
 static bool find_sample(const char *name, char *out) {
@@ -70,72 +66,51 @@ int vd_device_count(const vd_options *options, int otherwise) {
                                       : otherwise;
 }
 
-static bool is_known(const vd_device_names *names, const char *name) {
-    for (int i = 0; i < names->count; i++)
-        if (strcmp(names->names[i], name) == 0)
-            return true;
-    return false;
-}
-
-static vd_code add(vd_device_names *out, const char *option, const char *name, vd_error *err) {
-    if (is_known(out, name))
-        return vd_fail(err, VD_ERR_USAGE, "%s names device '%s' twice", option, name);
-    if (out->count == VD_DEVICE_LIMIT)
-        return vd_fail(err, VD_ERR_USAGE, "%s: more than %d devices", option, VD_DEVICE_LIMIT);
-    snprintf(out->text[out->count], sizeof *out->text, "%s", name);
-    out->names[out->count] = out->text[out->count];
-    out->count++;
-    return VD_OK;
-}
-
-static vd_code fail_no_cuda(const char *option, vd_error *err) {
-    return vd_fail(err, VD_ERR_UNAVAILABLE, "%s: this build has no CUDA backend; use --device cpu", option);
-}
-
-/* "cpu:0,cpu:1" */
-static vd_code take_names(const char *list, vd_device_names *out, vd_error *err) {
-    for (const char *at = list; at;) {
-        char name[16];
-        const char *comma = strchr(at, ',');
-        size_t length = comma ? (size_t)(comma - at) : strlen(at);
-        uint64_t number;
-        snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), at);
-        if (strncmp(name, "cuda:", 5) == 0 && vd_parse_u64(name + 5, &number))
-            return fail_no_cuda("--devices", err);
-        if (strncmp(name, "cpu:", 4) != 0 || !vd_parse_u64(name + 4, &number) || number > 1023 ||
-            length >= sizeof name)
-            return vd_fail(err, VD_ERR_USAGE, "--devices: '%s' is no device; write cpu:0,cpu:1", name);
-        snprintf(name, sizeof name, "cpu:%d", (int)number);
-        VD_TRY(add(out, "--devices", name, err));
-        at = comma ? comma + 1 : NULL;
+/* "cuda:0,cuda:1" */
+static vd_code split_names(const char *list, vd_device_names *out, vd_error *err) {
+    int count = 0;
+    for (const char *at = list; at; at = *at ? at + 1 : NULL) {
+        size_t length = strcspn(at, ",");
+        if (count == VD_DEVICE_LIMIT)
+            return vd_fail(err, VD_ERR_USAGE, "--devices: more than %d", VD_DEVICE_LIMIT);
+        if (length >= sizeof *out->list.names)
+            return vd_fail(err, VD_ERR_USAGE, "--devices: '%.40s' is no device; write cuda:0,cuda:1 or cpu:0",
+                           at);
+        snprintf(out->list.names[count], sizeof *out->list.names, "%.*s", (int)length, at);
+        out->names[count] = out->list.names[count];
+        count++;
+        at += length;
     }
-    return VD_OK;
-}
-
-/* A count or numbers of devices, all of the CPU kind. */
-static vd_code take_numbers(const vd_options *options, vd_device_names *out, vd_error *err) {
-    int usable = vd_cpu_count();
-    int count = vd_device_count(options, usable < 1 ? 1 : usable < CPU_DEVICES ? usable : CPU_DEVICES);
-    if (count < 1 || count > VD_DEVICE_LIMIT)
-        return vd_fail(err, VD_ERR_USAGE, "--gpus %d: must be from 1 to %d; nearest: %d", count,
-                       VD_DEVICE_LIMIT, count < 1 ? 1 : VD_DEVICE_LIMIT);
-    for (int i = 0; i < count; i++) {
-        char name[16];
-        snprintf(name, sizeof name, "cpu:%d", options->gpus.count > 1 ? options->gpus.values[i] : i);
-        VD_TRY(add(out, "--gpus", name, err));
-    }
+    out->list.count = count;
     return VD_OK;
 }
 
 vd_code vd_choose_devices(const vd_options *options, vd_device_names *out, vd_error *err) {
-    out->count = 0;
-    out->fell_back = false;
-    if (options->device && strcmp(options->device, "cuda") == 0)
-        return fail_no_cuda("--device cuda", err);
+    vdpp_options asked;
+    vdpp_error failure;
+    vdpp_options_init(&asked);
     if (options->devices && options->gpus.count > 0)
         return vd_fail(err, VD_ERR_USAGE, "--devices and --gpus both say which devices; give one of them");
     if (options->devices)
-        return take_names(options->devices, out, err);
-    out->fell_back = !options->device || strcmp(options->device, "auto") == 0;
-    return take_numbers(options, out, err);
+        VD_TRY(split_names(options->devices, out, err));
+    asked.device = options->device ? options->device : asked.device;
+    asked.devices = options->devices ? out->names : NULL;
+    asked.gpus = options->gpus.count > 1 ? options->gpus.values : NULL;
+    asked.device_count = options->devices ? out->list.count : vd_device_count(options, asked.device_count);
+    asked.cuda_module = options->cuda_module;
+    if (vdpp_choose_devices(&asked, &out->list, &failure) != 0)
+        return vd_fail(err, (vd_code)failure.code, "%s", failure.message);
+    for (int i = 0; i < out->list.count; i++)
+        out->names[i] = out->list.names[i];
+    return VD_OK;
+}
+
+bool vd_default_cache(char *out) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int length = 0;
+    if (cache && *cache == '/')
+        length = snprintf(out, VD_PATH_CAP, "%s/vdpp", cache);
+    else if (home && *home == '/')
+        length = snprintf(out, VD_PATH_CAP, "%s/.cache/vdpp", home);
+    return length > 0 && length < VD_PATH_CAP;
 }

@@ -16,17 +16,18 @@ vd_code vd_default_model(char *out, vd_error *err);
 const char *vd_real_model_hint(void);
 
 typedef struct vd_device_names {
-    char text[VD_DEVICE_LIMIT][16];
-    const char *names[VD_DEVICE_LIMIT]; /* each points into `text` */
-    int count;
-    bool fell_back; /* virtual CPU devices because there is no GPU */
+    vdpp_device_list list;
+    const char *names[VD_DEVICE_LIMIT]; /* each points into `list` */
 } vd_device_names;
 
-/* From --device, --devices, --gpus and --split. VD_ERR_UNAVAILABLE when this build cannot drive what was
- * asked for. */
+/* From --device, --devices, --gpus and --split. VD_ERR_UNAVAILABLE when what was asked for is not there. */
 vd_code vd_choose_devices(const vd_options *options, vd_device_names *out, vd_error *err);
 
 /* How many devices --gpus or --split ask for; `otherwise` when neither says. */
 int vd_device_count(const vd_options *options, int otherwise);
+
+/* Where what tuning finds is kept: vdpp in XDG_CACHE_HOME or ~/.cache; false when there is neither. `out` has
+ * VD_PATH_CAP bytes. */
+bool vd_default_cache(char *out);
 
 #endif

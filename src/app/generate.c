@@ -19,7 +19,7 @@ typedef struct generation {
     vd_options options; /* a copy: --latent-shape fills in the size */
     vd_screen screen;
     vd_device_names devices;
-    char model[VD_PATH_CAP], image[VD_PATH_CAP];
+    char model[VD_PATH_CAP], image[VD_PATH_CAP], cache[VD_PATH_CAP];
     vd_batch batch;
     vdpp_engine *engine;
     int interrupts_told;
@@ -110,14 +110,15 @@ static vd_code prepare(generation *g, vd_error *err) {
     vd_options *o = &g->options;
     char folder[VD_PATH_CAP];
     VD_TRY(vd_choose_devices(o, &g->devices, err));
-    VD_TRY(check_schedule(o, g->devices.count, err));
-    if (g->devices.fell_back)
-        say(g, "no GPU: using %d virtual CPU device%s", g->devices.count, g->devices.count == 1 ? "" : "s");
-    if (o->p2p)
+    const vdpp_device_list *devices = &g->devices.list;
+    VD_TRY(check_schedule(o, devices->count, err));
+    if (devices->fell_back)
+        say(g, "no GPU: using %d virtual CPU device%s", devices->count, devices->count == 1 ? "" : "s");
+    if (o->p2p && strncmp(devices->names[0], "cpu", 3) == 0)
         say(g, "--p2p %s has no effect on CPU devices", o->p2p);
     VD_TRY(take_model(g, folder, err));
     VD_TRY(take_latent_shape(g, folder, err));
-    const vd_batch_context context = {vd_default_image(g->image) ? g->image : NULL, g->devices.count};
+    const vd_batch_context context = {vd_default_image(g->image) ? g->image : NULL, devices->count};
     VD_TRY(vd_batch_build(o, &context, &g->batch, err));
     for (int i = 0; i < g->batch.job_count; i++)
         if (g->batch.jobs[i].random_seed)
@@ -141,7 +142,10 @@ static vd_code open_engine(generation *g, vd_error *err) {
     e.model = o->model;
     e.dtype = o->dtype;
     e.devices = g->devices.names;
-    e.device_count = g->devices.count;
+    e.device_count = g->devices.list.count;
+    e.p2p = o->p2p;
+    e.cache_folder = vd_default_cache(g->cache) ? g->cache : NULL;
+    e.cuda_module = o->cuda_module;
     e.mode = o->mode ? o->mode : e.mode;
     e.goal = o->goal ? o->goal : e.goal;
     e.split = o->split.count > 0 ? o->split.values : NULL;

@@ -26,7 +26,7 @@ const vd_option vd_option_table[] = {
     {"Model", 'm', "model", NULL, "DIR|ORG/NAME", 1, RUN, vd_read_text, OF(model), 0, 0, NULL,
      "diffusers folder, or a model in the local Hugging Face cache (the sample model)"},
     {"Model", 0, "dtype", NULL, "TYPE", 1, RUN, vd_read_choice, OF(dtype), 0, 0, "fp32|fp16|bf16",
-     "storage of weights and activations: fp32, fp16 or bf16 (fp32 on the CPU)"},
+     "storage of weights and activations: fp32, fp16 or bf16 (fp16 on GPUs, fp32 on the CPU)"},
 
     {"Video", 'W', "width", NULL, "PX", 1, RUN_JOB, vd_read_side, OF(request.job.width), 8, 8192, NULL,
      "multiple of 8 (the model's, else 1024)"},
@@ -52,11 +52,11 @@ const vd_option vd_option_table[] = {
      OF(latent_shape), 0, 0, NULL, "latents only, B of this shape per sample: no image, no decoding"},
 
     {"Devices", 0, "gpus", NULL, "N|LIST", 1, RUN_PLAN, vd_read_ints, OF(gpus), 0, 1023, NULL,
-     "how many devices, or their numbers as in 0,2,5 (one per CPU, at most 8)"},
+     "how many devices, or their numbers as in 0,2,5 (all GPUs; without any one per CPU, at most 8)"},
     {"Devices", 0, "device", NULL, "KIND", 1, RUN, vd_read_choice, OF(device), 0, 0, "auto|cuda|cpu",
      "auto, cuda or cpu (auto)"},
     {"Devices", 0, "devices", NULL, "LIST", 1, RUN, vd_read_text, OF(devices), 0, 0, NULL,
-     "devices by name, as in cpu:0,cpu:1"},
+     "devices by name, as in cuda:0,cuda:1 or cpu:0,cpu:1; cuda:0,cuda:0 puts two stages on one GPU"},
     {"Devices", 0, "parallel", NULL, "MODE", 1, RUN_PLAN, vd_read_choice, OF(mode), 0, 0,
      "pipeline|data|wrap|auto", "how work is spread: pipeline, data, wrap or auto (pipeline)"},
     {"Devices", 0, "goal", NULL, "GOAL", 1, RUN_PLAN, vd_read_choice, OF(goal), 0, 0,
@@ -87,6 +87,8 @@ const vd_option vd_option_table[] = {
     {"Observe", 'v', "verbose", NULL, NULL, 0, RUN, vd_read_switch, OF(verbose), 0, 0, NULL, "say more"},
     {"Observe", 0, "stall-timeout", NULL, "S", 1, RUN | VD_HIDDEN, vd_read_double, OF(stall_timeout_s), 0,
      1e6, NULL, NULL},
+    {"Observe", 0, "cuda-module", NULL, "FILE", 1, RUN | VD_HIDDEN, vd_read_text, OF(cuda_module), 0, 0, NULL,
+     NULL},
     {"Observe", 0, "inject", NULL, "FAULT", 1, RUN | VD_HIDDEN, vd_read_text, OF(inject), 0, 0, NULL, NULL},
 
     {"Plan", 0, "cost", NULL, "encode=E,step=1,decode=D,handoff=H", 1, VD_IN_PLAN, vd_read_costs, OF(costs),

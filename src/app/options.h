@@ -45,7 +45,7 @@ typedef struct vd_options {
     const char *output_dir, *formats, *dump, *report, *progress;
     bool overwrite, dry_run, quiet, verbose, help, version;
     double stall_timeout_s;
-    const char *inject;
+    const char *inject, *cuda_module;
     vd_costs costs;
     const char *plan_format;
 } vd_options;

@@ -90,16 +90,28 @@ static json_t *device_values(const vdpp_report *r) {
     return list;
 }
 
+static json_t *link_values(const vdpp_report *r) {
+    json_t *list = json_array();
+    for (int i = 0; i < r->link_count; i++) {
+        const vdpp_link_result *l = &r->links[i];
+        json_array_append_new(list, json_pack("{s:i s:i s:s s:b s:f s:f}", "from", l->from, "to", l->to,
+                                              "route", l->route, "damaged", l->damaged, "bytes_per_s",
+                                              l->bytes_per_s, "latency_s", l->latency_s));
+    }
+    return list;
+}
+
 vd_code vd_report_save(const vd_report_context *c, const char *path, bool overwrite, vd_error *err) {
     const vdpp_report *r = c->report;
     json_t *samples = json_array();
     for (int i = 0; i < r->sample_count; i++)
         json_array_append_new(samples, sample_value(c, i));
-    json_t *report = json_pack(
-        "{s:s s:s s:s s:o s:o s:o s:o s:o s:s s:o s:o}", "version", VDPP_VERSION, "commit", vd_build_commit,
-        "build", vd_build_description, "command", command_line(c), "machine", vd_json_text(r->machine),
-        "devices", device_values(r), "model", vd_json_text(r->model), "settings",
-        settings_of(c, c->samples[0].job), "mode", r->mode, "samples", samples, "timing", timing_value(r));
+    json_t *report =
+        json_pack("{s:s s:s s:s s:o s:o s:o s:o s:o s:o s:s s:o s:o}", "version", VDPP_VERSION, "commit",
+                  vd_build_commit, "build", vd_build_description, "command", command_line(c), "machine",
+                  vd_json_text(r->machine), "devices", device_values(r), "links", link_values(r), "model",
+                  vd_json_text(r->model), "settings", settings_of(c, c->samples[0].job), "mode", r->mode,
+                  "samples", samples, "timing", timing_value(r));
     if (!report)
         return vd_fail_memory(err, "the report", (unsigned long long)r->sample_count * 512);
     vd_code code = vd_json_save(report, path, overwrite, err);

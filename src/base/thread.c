@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <hwloc.h>
+#include <hwloc/linux.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -128,6 +129,23 @@ static cpu_set_t allowed_cpus(void) {
 int vd_cpu_count(void) {
     cpu_set_t allowed = allowed_cpus();
     return CPU_COUNT(&allowed);
+}
+
+void vd_thread_stay_near(int node) {
+    char path[64];
+    cpu_set_t allowed = allowed_cpus(), near;
+    hwloc_bitmap_t cpus = hwloc_bitmap_alloc();
+    unsigned cpu;
+    CPU_ZERO(&near);
+    snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpumap", node);
+    if (node >= 0 && cpus && hwloc_linux_read_path_as_cpumask(path, cpus) == 0) {
+        hwloc_bitmap_foreach_begin(cpu, cpus) if (cpu < CPU_SETSIZE && CPU_ISSET(cpu, &allowed))
+            CPU_SET(cpu, &near);
+        hwloc_bitmap_foreach_end();
+    }
+    if (CPU_COUNT(&near) > 0)
+        sched_setaffinity(0, sizeof near, &near); /* a refusal costs speed, nothing else */
+    hwloc_bitmap_free(cpus);
 }
 
 int vd_usable_cpus(int *cpus, int cap) {

@@ -22,6 +22,10 @@ vd_code vd_thread_start(vd_thread *thread, const char *name, int cpu, void *(*bo
                         vd_error *err);
 void vd_thread_join(vd_thread *thread); /* no-op when not running */
 
+/* Keeps the calling thread on the CPUs of a NUMA node, of those it may run on; changes nothing when the node
+ * is unknown (-1) or has none of them. */
+void vd_thread_stay_near(int node);
+
 /* Sleeps while *word == expected, until woken or `timeout_ns` passed (negative: none). May return early. */
 void vd_park(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
 void vd_wake_all(_Atomic uint32_t *word);

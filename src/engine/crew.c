@@ -1,19 +1,31 @@
 #include "engine/crew.h"
 
+#include "engine/stage.h"
+
 #include <stdio.h>
+
+static void compile_all(vd_crew_member *m, vd_error *left_to_others) {
+    vd_device *d = m->run->devices[0];
+    for (int r = 0; r < VD_ROLE_COUNT; r++)
+        if (m->run->programs[r])
+            d->table->compile(d, m->run->programs[r], &m->held[r], left_to_others);
+}
+
+/* What each stage uses, on its device: where devices share their weights, the second asks in vain. */
+static void load_all(const vd_run *run, vd_error *left_to_others) {
+    for (int i = 0; i < run->plan->devices; i++)
+        for (int r = 0; r < VD_ROLE_COUNT; r++)
+            if (run->stages[i]->uses[r])
+                run->devices[i]->table->load(run->devices[i], run->compiled[r], left_to_others);
+}
 
 static void *member_main(void *argument) {
     vd_crew_member *m = argument;
-    vd_device *d = m->run->devices[0];
     vd_error left_to_others;
-    for (int r = 0; r < VD_ROLE_COUNT; r++) {
-        if (!m->run->programs[r])
-            continue;
-        if (m->work == VD_CREW_LOADS)
-            d->table->load(d, m->run->compiled[r], &left_to_others);
-        else
-            d->table->compile(d, m->run->programs[r], &m->held[r], &left_to_others);
-    }
+    if (m->work == VD_CREW_LOADS)
+        load_all(m->run, &left_to_others);
+    else
+        compile_all(m, &left_to_others);
     return NULL;
 }
 

@@ -15,6 +15,8 @@ _Static_assert(sizeof(((vdpp_error *)0)->message) == VD_ERROR_CAP, "messages fit
 
 void vdpp_options_init(vdpp_options *options) {
     *options = (vdpp_options){.size = sizeof *options,
+                              .device = "auto",
+                              .device_count = -1,
                               .mode = "pipeline",
                               .goal = "makespan",
                               .stall_timeout_s = 600,
@@ -38,9 +40,9 @@ static void forward_log(void *user, vd_log_level level, const char *line) {
 
 /* ---- options ---- */
 
-static vd_code parse_dtype(const char *name, vd_dtype *out, vd_error *err) {
+static vd_code parse_dtype(const char *name, vd_dtype otherwise, vd_dtype *out, vd_error *err) {
     static const vd_dtype known[] = {VD_F32, VD_F16, VD_BF16};
-    *out = VD_F32;
+    *out = otherwise;
     if (!name)
         return VD_OK;
     for (int i = 0; i < 3; i++)
@@ -80,73 +82,22 @@ static vd_code parse_options(vdpp_engine *e, vd_error *err) {
         return vd_fail(err, VD_ERR_USAGE, "--parallel %s: must be pipeline, data, wrap or auto", o->mode);
     if (!vd_goal_parse(o->goal, &e->plan.goal))
         return vd_fail(err, VD_ERR_USAGE, "--goal %s: must be makespan, latency or cadence", o->goal);
-    if (o->split && o->split_count != o->device_count)
-        return vd_fail(err, VD_ERR_USAGE, "--split has %d entries for %d devices", o->split_count,
-                       o->device_count);
     if (o->split && e->plan.mode != VD_MODE_PIPELINE)
         return vd_fail(err, VD_ERR_USAGE, "--split only means something with --parallel pipeline, not %s",
                        o->mode);
     e->plan.split = o->split;
-    VD_TRY(parse_dtype(o->dtype, &e->dtype, err));
+    vd_dtype any;
+    VD_TRY(parse_dtype(o->dtype, VD_F32, &any, err));
     return parse_formats(e, err);
-}
-
-/* ---- devices ---- */
-
-static vd_code parse_device(const char *name, int *index, vd_error *err) {
-    int end = 0;
-    if (strncmp(name, "cuda:", 5) == 0)
-        return vd_fail(err, VD_ERR_UNAVAILABLE, "device %s: this build has no CUDA; use cpu:0, cpu:1, ...",
-                       name);
-    if (sscanf(name, "cpu:%5d%n", index, &end) == 1 && name[end] == 0 && *index >= 0 && name[4] != '+')
-        return VD_OK;
-    return vd_fail(err, VD_ERR_USAGE, "device '%s': must be cpu:N", name);
-}
-
-static vd_code check_distinct(const vdpp_options *o, int i, vd_error *err) {
-    for (int k = 0; k < i; k++)
-        if (strcmp(o->devices[k], o->devices[i]) == 0)
-            return vd_fail(err, VD_ERR_USAGE,
-                           "device %s is named twice; virtual devices are free, name another", o->devices[i]);
-    return VD_OK;
-}
-
-/* Tests: wraps the device named in "cpu:1:never-fires:3". */
-static vd_code inject(vdpp_engine *e, vd_error *err) {
-    static const char *const kinds[] = {
-        [VD_INJECT_LAUNCH_FAILS] = "launch-fails", [VD_INJECT_COPY_DROPPED] = "copy-dropped",
-        [VD_INJECT_COPY_ZEROED] = "copy-zeroed",   [VD_INJECT_COPY_FLIPPED] = "copy-flipped",
-        [VD_INJECT_NEVER_FIRES] = "never-fires",   [VD_INJECT_WAIT_DROPPED] = "wait-dropped",
-        [VD_INJECT_NO_MEMORY] = "no-memory"};
-    const char *text = e->options.inject;
-    char device[16] = "", kind[32];
-    int i = 0, f = VD_INJECT_LAUNCH_FAILS, k, length = 0;
-    if (!text)
-        return VD_OK;
-    sscanf(text, "%*[a-z]:%*d%n", &length);
-    snprintf(device, sizeof device, "%.*s", length, text);
-    while (i < e->options.device_count && strcmp(e->devices[i]->name, device) != 0)
-        i++;
-    bool parsed = i < e->options.device_count && sscanf(text + length, ":%31[a-z-]:%d", kind, &k) == 2;
-    while (parsed && f <= VD_INJECT_NO_MEMORY && strcmp(kinds[f], kind) != 0)
-        f++;
-    if (!parsed || f > VD_INJECT_NO_MEMORY)
-        return vd_fail(err, VD_ERR_USAGE, "--inject %s: must be DEVICE:KIND:COUNT", text);
-    return vd_faulty_device_open(e->devices[i], (vd_fault_kind)f, k, &e->devices[i], err);
 }
 
 static vd_code open_devices(vdpp_engine *e, vd_error *err) {
     const vdpp_options *o = &e->options;
-    if (o->device_count < 1 || o->device_count > VD_MAX_DEVICES)
-        return vd_fail(err, VD_ERR_USAGE, "--gpus %d: must be 1 to %d", o->device_count, VD_MAX_DEVICES);
-    int ordinals[VD_MAX_DEVICES];
-    for (int i = 0; i < o->device_count; i++) {
-        VD_TRY(parse_device(o->devices[i], &ordinals[i], err));
-        VD_TRY(check_distinct(o, i, err));
-    }
-    VD_TRY(vd_cpu_backend_open(&e->log, &e->backend, err));
-    VD_TRY(e->backend->table->open(e->backend, ordinals, o->device_count, e->devices, err));
-    return inject(e, err);
+    VD_TRY(vd_devices_open(o, &e->log, &e->devices, err));
+    if (o->split && o->split_count != e->devices.count)
+        return vd_fail(err, VD_ERR_USAGE, "--split has %d entries for %d devices", o->split_count,
+                       e->devices.count);
+    return parse_dtype(o->dtype, e->devices.backend->default_dtype, &e->dtype, err);
 }
 
 static vd_code open_model(vdpp_engine *e, vd_error *err) {
@@ -183,11 +134,7 @@ int vdpp_open(const vdpp_options *options, vdpp_engine **out, vdpp_error *error)
 void vdpp_close(vdpp_engine *e) {
     if (!e)
         return;
-    for (int i = 0; i < VD_MAX_DEVICES; i++)
-        if (e->devices[i])
-            e->devices[i]->table->close(e->devices[i]);
-    if (e->backend)
-        e->backend->table->close(e->backend);
+    vd_devices_close(&e->devices);
     vd_model_close(e->model);
     free(e);
 }
@@ -273,8 +220,9 @@ static vd_code open_run(const call *c, int first, int count, const vd_run_shape 
                               .model = e->model,
                               .model_name = e->options.model,
                               .dtype = e->dtype,
-                              .devices = e->devices,
-                              .device_count = e->options.device_count,
+                              .devices = e->devices.at,
+                              .nodes = e->devices.nodes,
+                              .device_count = e->devices.count,
                               .plan = e->plan,
                               .shape = *shape,
                               .samples = c->samples + first,
@@ -348,9 +296,13 @@ static vd_code run_shape(call *c, int first, int count, const vd_run_shape *shap
                          watcher *w, vd_error *err) {
     vd_run *run = NULL;
     VD_TRY(open_run(c, first, count, shape, &run, err));
-    vd_memory_plan memory = vd_memory_plan_of(c->engine, run);
+    vd_memory_plan memory;
     vd_run_watch watch = {look, w, c->engine->options.stall_timeout_s};
-    vd_code code = vd_memory_check(&memory, run, err);
+    vd_code code = vd_memory_plan_of(c->engine, run, &memory, err);
+    if (code == VD_OK)
+        code = vd_memory_check(&memory, run, err);
+    if (code == VD_OK)
+        code = vd_devices_connect(&c->engine->devices, run->plan, err);
     if (code == VD_OK) {
         code = vd_run_go(run, vd_account_report(account)->samples + first, &watch, err);
         if (c->loaded == 0)
@@ -463,6 +415,13 @@ static void describe_work(const vd_run *run, vd_text *text) {
                 run->costs.encode * step, step, run->costs.decode * step);
 }
 
+static vd_code describe_memory(const vdpp_engine *e, const vd_run *run, vd_text *text, vd_error *err) {
+    vd_memory_plan memory;
+    VD_TRY(vd_memory_plan_of(e, run, &memory, err));
+    vd_memory_print(&memory, run, text);
+    return vd_memory_check(&memory, run, err);
+}
+
 static vd_code describe_run(call *c, int first, int count, const vd_run_shape *s, vd_text *text,
                             vd_error *err) {
     vd_run *run = NULL;
@@ -479,9 +438,7 @@ static vd_code describe_run(call *c, int first, int count, const vd_run_shape *s
         vd_text_add(text, "%s", drawing ? drawing : "");
         free(drawing);
         vd_timeline_free(&t);
-        vd_memory_plan memory = vd_memory_plan_of(c->engine, run);
-        vd_memory_print(&memory, run, text);
-        code = vd_memory_check(&memory, run, err);
+        code = describe_memory(c->engine, run, text, err);
     }
     vd_run_close(run);
     return code;

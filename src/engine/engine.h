@@ -2,18 +2,15 @@
 #ifndef VD_ENGINE_ENGINE_H
 #define VD_ENGINE_ENGINE_H
 
-#include "device/backend.h"
+#include "engine/devices.h"
 #include "engine/run.h"
-
-enum { VD_MAX_DEVICES = 64 };
 
 struct vdpp_engine {
     vdpp_options options; /* strings belong to the caller */
     vd_log log;
     vd_model *model;
     vd_dtype dtype;
-    vd_backend *backend;
-    vd_device *devices[VD_MAX_DEVICES];
+    vd_devices devices;
     vd_plan_request plan; /* mode, goal, split */
     char format_text[128];
     const char *formats[VD_MAX_FORMATS];
@@ -29,10 +26,18 @@ vd_run_shape vd_job_shape(const vdpp_engine *engine, const vdpp_job *job);
 
 /* memory.c: what a run will hold, checked against what there is. */
 typedef struct vd_memory_plan {
-    size_t weights, devices, host, code, process, total; /* bytes */
-    size_t available; /* free for the run now, beside the process; 0: unknown */
+    vd_backend_memory backend;
+    bool apart;                  /* devices have memory of their own, beside the machine's */
+    size_t stages;               /* arenas and buffers of all devices */
+    size_t host;                 /* buffers of the host */
+    size_t process;              /* what the process holds already */
+    size_t total;                /* of the machine's memory and, where they are apart, the devices' */
+    size_t available;            /* of the machine's, beside the process; 0: unknown */
+    size_t free[VD_MAX_DEVICES]; /* apart: on each device now; 0: unknown */
+    const int *ordinals;         /* of the devices: equal ones share their memory */
 } vd_memory_plan;
-vd_memory_plan vd_memory_plan_of(const vdpp_engine *engine, const vd_run *run);
+vd_code vd_memory_plan_of(const vdpp_engine *engine, const vd_run *run, vd_memory_plan *out, vd_error *err);
+/* VD_ERR_UNAVAILABLE, with what would fit. */
 vd_code vd_memory_check(const vd_memory_plan *plan, const vd_run *run, vd_error *err);
 void vd_memory_print(const vd_memory_plan *plan, const vd_run *run, vd_text *text);
 

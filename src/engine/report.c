@@ -1,5 +1,6 @@
 /* The figures of a call. Its runs, one per shape, follow each other; their plans and measured tasks are
  * joined into one timeline, which the simulator's own accounting reduces. */
+#include "base/machine.h"
 #include "base/thread.h"
 #include "engine/engine.h"
 #include "engine/stage.h"
@@ -23,9 +24,9 @@ vd_code vd_account_open(const vdpp_engine *engine, int samples, vd_account **out
     vdpp_report *r = calloc(1, sizeof *r);
     if (a && r) {
         r->samples = calloc((size_t)samples, sizeof *r->samples);
-        r->devices = calloc((size_t)engine->options.device_count, sizeof *r->devices);
+        r->devices = calloc((size_t)engine->devices.count, sizeof *r->devices);
         r->sample_count = samples;
-        r->device_count = engine->options.device_count;
+        r->device_count = engine->devices.count;
     }
     if (!a || !r || !r->samples || !r->devices) {
         vdpp_report_free(r);
@@ -69,6 +70,7 @@ void vdpp_report_free(vdpp_report *r) {
     }
     free(r->samples);
     free(r->devices);
+    free(r->links);
     free(r);
 }
 
@@ -83,10 +85,11 @@ static vd_code grow_joined(vd_account *a, int more, vd_error *err) {
     return tasks && start && end ? VD_OK : vd_fail_memory(err, "a report's tasks", count * sizeof *tasks);
 }
 
-static void add_device_figures(vd_account *a, const vd_run *run) {
+static void add_device_figures(vd_account *a, const vd_run *run, const vd_memory_plan *memory) {
     for (int d = 0; d < run->plan->devices; d++) {
         vdpp_device_result *r = &a->report->devices[d];
-        uint64_t planned = run->stages[d]->planned_bytes, peak = atomic_load(&run->devices[d]->peak);
+        uint64_t planned = run->stages[d]->planned_bytes + memory->backend.device_weights,
+                 peak = atomic_load(&run->devices[d]->peak);
         snprintf(r->name, sizeof r->name, "%s", run->devices[d]->name);
         r->planned_bytes = planned > r->planned_bytes ? planned : r->planned_bytes;
         r->peak_bytes = peak > r->peak_bytes ? peak : r->peak_bytes;
@@ -97,7 +100,7 @@ static void add_memory_figures(vdpp_report *r, const vd_memory_plan *m) {
     if (m->total < r->planned_bytes)
         return;
     r->planned_bytes = m->total;
-    r->weight_bytes = m->weights;
+    r->weight_bytes = m->backend.shared_weights + m->backend.device_weights * (size_t)r->device_count;
     r->host_planned_bytes = m->host;
 }
 
@@ -122,7 +125,7 @@ vd_code vd_account_add(vd_account *a, const vd_run *run, const vd_memory_plan *m
     a->costs = run->costs;
     a->report->mode = vd_mode_name(p->mode);
     snprintf(a->report->reason, sizeof a->report->reason, "%s", p->reason);
-    add_device_figures(a, run);
+    add_device_figures(a, run, memory);
     add_memory_figures(a->report, memory);
     return VD_OK;
 }
@@ -251,6 +254,25 @@ static void compare_modes(vd_account *a) {
     }
 }
 
+/* The ways that any plan of the call used. */
+static vd_code list_links(vdpp_report *r, const vd_devices *d, vd_error *err) {
+    int pairs = d->count * d->count;
+    r->links = calloc((size_t)pairs, sizeof *r->links);
+    if (!r->links)
+        return vd_fail_memory(err, "a report's links", (size_t)pairs * sizeof *r->links);
+    for (int i = 0; i < pairs; i++) {
+        const vd_route_info *route = &d->routes[i];
+        if (d->connected[i])
+            r->links[r->link_count++] = (vdpp_link_result){.from = i / d->count,
+                                                           .to = i % d->count,
+                                                           .route = vd_route_name(route->route),
+                                                           .damaged = route->damaged,
+                                                           .bytes_per_s = route->bytes_per_s,
+                                                           .latency_s = route->latency_s};
+    }
+    return VD_OK;
+}
+
 static void count_samples(vdpp_report *r) {
     for (int i = 0; i < r->sample_count; i++) {
         const vdpp_sample_result *s = &r->samples[i];
@@ -262,9 +284,16 @@ static void count_samples(vdpp_report *r) {
 }
 
 static void describe_machine(vdpp_report *r, const vdpp_engine *engine) {
+    const vd_backend *b = engine->devices.backend;
     vd_device_info info;
     vd_error unknown;
-    if (engine->backend->table->describe(engine->backend, 0, &info, &unknown) == VD_OK)
+    char processor[96];
+    if (b->table->describe(b, engine->devices.ordinals[0], &info, &unknown) != VD_OK)
+        snprintf(info.model, sizeof info.model, "unknown device");
+    if (b->own_memory)
+        snprintf(r->machine, sizeof r->machine, "%s, %d of them; %s, %d CPUs", info.model, b->table->count(b),
+                 vd_machine_model(processor, sizeof processor), vd_cpu_count());
+    else
         snprintf(r->machine, sizeof r->machine, "%s, %d CPUs", info.model, vd_cpu_count());
     snprintf(r->dtype, sizeof r->dtype, "%s", vd_dtype_name(engine->dtype));
     snprintf(r->model, sizeof r->model, "%s", engine->options.model);
@@ -275,6 +304,7 @@ vd_code vd_account_finish(vd_account *a, double began, double loaded, double end
     vdpp_report *r = a->report;
     count_samples(r);
     describe_machine(r, a->engine);
+    VD_TRY(list_links(r, &a->engine->devices, err));
     r->load_s = loaded - began;
     r->wall_s = ended - began;
     r->throughput_sps = r->wall_s > 0 ? r->made / r->wall_s : 0;

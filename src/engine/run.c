@@ -226,6 +226,7 @@ vd_code vd_run_open(const vd_run_request *r, vd_run **out, vd_error *err) {
                     .first_sample = r->first_sample,
                     .shape = r->shape,
                     .devices = r->devices,
+                    .nodes = r->nodes,
                     .formats = r->formats,
                     .format_count = r->format_count,
                     .dump_folder = r->dump_folder,

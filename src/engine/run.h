@@ -97,6 +97,7 @@ typedef struct vd_run {
     vd_state_layout state;
 
     vd_device *const *devices; /* [plan->devices], the engine's */
+    const int *nodes;          /* [plan->devices], likewise: where the stages' threads stay */
     vd_plan *plan;
     vd_costs costs;        /* estimated from the programs, in step-times */
     vd_task_clock *clocks; /* [task_count] */
@@ -123,6 +124,7 @@ typedef struct vd_run_request {
     const char *model_name;
     vd_dtype dtype;
     vd_device *const *devices;
+    const int *nodes; /* NUMA node of each; -1: any */
     int device_count;
     vd_plan_request plan; /* devices, samples, steps, decode and costs are filled in here */
     vd_run_shape shape;

@@ -433,6 +433,7 @@ static void *stage_main(void *argument) {
     const vd_plan *plan = s->run->plan;
     vd_error error = {0};
     vd_code code = VD_OK;
+    vd_thread_stay_near(s->run->nodes[s->index]);
     for (int i = plan->order_start[s->index]; i < plan->order_start[s->index + 1] && code == VD_OK; i++)
         code = run_task(s, plan->order[i], &error);
     if (code == VD_OK && !run_is_broken(s)) /* what is enqueued must be through before its memory goes */

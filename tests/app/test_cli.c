@@ -26,9 +26,12 @@ static void test_usage_errors(void **state) {
     expect("VDPP_OVERWRITE=x $V", 64, "", "VDPP_OVERWRITE='x'");
     expect("VDPP_STEPS=0 $V", 64, "", "VDPP_STEPS='0'");
     expect("VDPP_VERSION=1 VDPP_HELP=1 $V --gpus 0", 64, "", "--gpus 0: must be from 1 to 64");
-    expect("$V --gpus 0,0", 64, "", "names device 'cpu:0' twice");
+    expect("$V --device cpu --gpus 0,0", 64, "", "device cpu:0 is named twice");
     expect("$V --devices cpu:0,cpu:00", 64, "", "twice");
-    expect("$V --devices cpu:0,gpu:1", 64, "", "'gpu:1' is no device");
+    expect("$V --devices cpu:0,gpu:1", 64, "", "device 'gpu:1': must be cpu:N or cuda:N");
+    expect("$V --devices cpu:0,", 64, "", "device ''");
+    expect("$V --devices cpu:0,cuda:1", 64, "", "all must be of one kind");
+    expect("$V --devices cpu:0,cpu:00000000000001", 64, "", "'cpu:00000000000001' is no device");
     expect("$V --devices cpu:0 --gpus 2", 64, "", "give one of them");
     expect("$V --split 12,13 --gpus 3", 64, "", "2 numbers for 3 devices");
     expect("$V --split 12,13 --parallel wrap", 64, "", "means nothing with --parallel wrap");
@@ -41,8 +44,9 @@ static void test_usage_errors(void **state) {
 
 static void test_devices_and_models_that_are_not_there(void **state) {
     (void)state;
-    expect("$V --device cuda", 69, "", "no CUDA backend");
-    expect("$V --devices cuda:0", 69, "", "no CUDA backend");
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V --device cuda", 69, "", "--device cpu needs none");
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V --devices cuda:0", 69, "", "nowhere.so");
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V --dry-run -m ./nowhere", 66, "", "no GPU: using ");
     expect("$V -m ./nowhere", 66, "", "model './nowhere'");
     expect("HF_HUB_CACHE=$PWD $V -m some-org/some-model", 66, "", "hf download some-org/some-model");
     expect("mkdir -p empty && $V -i empty", 66, "", "has no PNG or JPEG files");

@@ -36,6 +36,8 @@ static void test_files_and_report(void **state) {
     json_t *r = load("r.json");
     assert_keys(r, "version commit build command machine devices model settings mode samples timing");
     assert_keys(at(r, "devices", 1), "name busy_s busy_share planned_bytes peak_bytes");
+    assert_keys(at(r, "links", 0), "from to route damaged bytes_per_s latency_s");
+    assert_string_equal(json_string_value(json_object_get(at(r, "links", 0), "route")), "local");
     assert_keys(at(r, "samples", 1),
                 "index seed image files latents_hash devices admitted_s first_step_s finished_s error");
     assert_keys(json_object_get(r, "timing"), "load_s warmup_s wall_s first_sample_s steady_interval_s "

@@ -9,7 +9,9 @@
 
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct seen {
     char name[16];
@@ -85,6 +87,29 @@ static void usable_cpus_are_those_of_the_mask(void **state) {
     assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
 }
 
+/* Of each CPU kept, the kernel says that it is the node's; a node that is not there changes nothing. */
+static void staying_near_a_node(void **state) {
+    (void)state;
+    cpu_set_t all, kept;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    for (int node = -1; node < 64; node++) {
+        char path[96];
+        vd_thread_stay_near(node);
+        assert_int_equal(sched_getaffinity(0, sizeof kept, &kept), 0);
+        snprintf(path, sizeof path, "/sys/devices/system/node/node%d", node);
+        if (access(path, F_OK) != 0)
+            assert_true(CPU_EQUAL(&kept, &all));
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+            assert_true(!CPU_ISSET(cpu, &kept) || CPU_ISSET(cpu, &all));
+            snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpu%d", node, cpu);
+            if (!CPU_EQUAL(&kept, &all) &&
+                CPU_ISSET(cpu, &kept) != (access(path, F_OK) == 0 && CPU_ISSET(cpu, &all)))
+                fail_msg("node %d: CPU %d", node, cpu);
+        }
+        assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+    }
+}
+
 static void parking_returns_when_it_should(void **state) {
     (void)state;
     _Atomic uint32_t word = 5;
@@ -119,6 +144,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_are_named_pinned_and_deaf),
         cmocka_unit_test(usable_cpus_are_those_of_the_mask),
+        cmocka_unit_test(staying_near_a_node),
         cmocka_unit_test(parking_returns_when_it_should),
         cmocka_unit_test(waking_ends_a_park),
     };
