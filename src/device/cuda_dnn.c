@@ -400,6 +400,7 @@ vd_code vd_dnn_store(const vd_cuda_plan *p, char **text, vd_error *err) {
 vd_code vd_dnn_restore(vd_cuda_plan *p, const char *text, size_t length, vd_error *err) {
     vd_dnn_builder b = {0};
     vd_dnn_desc d = vd_dnn_make(&b, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    vd_dnn_set_desc(&b, d, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, p->math->profile);
     vd_dnn_set(&b, d, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)length, text);
     vd_dnn_finish(&b, d, "stored plan");
     p->workspace = get_workspace(&b, d);
