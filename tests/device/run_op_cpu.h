@@ -35,6 +35,16 @@ static inline void op_use_bf16_products(op_env *env) {
     env->backend->library->fast_bf16 = true;
 }
 
+/* Instruction sets up to the best; a limit that the machine cannot reach gives its best once more. */
+static inline const char *op_use_variant(op_env *env, int i) {
+    static const char *const limits[] = {"sse2", "avx2", "avx512"};
+    const vd_kernels *kernels = i < 3 ? vd_kernels_choose(limits[i]) : NULL;
+    if (!kernels || strcmp(kernels->isa, limits[i]) != 0)
+        return NULL;
+    env->backend->library->kernels = kernels;
+    return kernels->isa;
+}
+
 static inline double op_bound(vd_dtype dtype) {
     return dtype == VD_F32 ? 1e-6 : dtype == VD_F16 ? 1e-3 : 1e-2;
 }

@@ -1,0 +1,251 @@
+/* Convolutions: a group norm or a resize into scratch, then the library's convolution with bias and residual, or, where
+ * it has none, the patches of the input as a matrix and a product, piece by piece. */
+#include "device/cuda_lower.h"
+
+enum {
+    PATCH_BYTES = 64 << 20, /* of one piece */
+    CHANNELS = 8,           /* libraries want rows of 16 bytes: 16-bit channels are filled up to this */
+};
+
+struct vd_cuda_step {
+    vd_cuda_norm norm;
+    vd_cuda_bias bias;
+    vd_cuda_constant *weight; /* [out, kh, kw, in] */
+    vd_cuda_plan *conv;       /* NULL: by patches */
+    vd_cuda_plan *product[2]; /* of a whole piece and of the last one; the same when pieces divide */
+    vd_cuda_conv_spec spec;   /* as the library sees it: padded channels, resized input */
+    vd_shape src;             /* of the first source */
+    int64_t c, k;             /* channels as they are */
+    int64_t rows, piece;      /* pixels of the result; of a piece */
+    bool resized;
+    bool direct; /* the library writes to dst, with the residual; else to raw_at */
+    size_t resized_at, padded_at, patches_at, raw_at, cropped_at, workspace;
+};
+
+static int64_t padded(int64_t channels, vd_dtype dtype) {
+    return dtype == VD_F32 ? channels : (channels + CHANNELS - 1) / CHANNELS * CHANNELS;
+}
+
+static vd_cuda_conv_spec spec_of(const vd_program *p, const vd_conv *op, const vd_cuda_step *s) {
+    vd_shape to = vd_program_shape(p, op->dst);
+    return (vd_cuda_conv_spec){.n = s->src.n,
+                               .h = op->in_h ? op->in_h : s->src.h,
+                               .w = op->in_w ? op->in_w : s->src.w,
+                               .c = padded(s->c, p->dtype),
+                               .oh = to.h,
+                               .ow = to.w,
+                               .k = padded(s->k, p->dtype),
+                               .kh = op->weight->dims[2],
+                               .kw = op->weight->dims[3],
+                               .stride = op->stride,
+                               .pad_top = op->pad_top,
+                               .pad_left = op->pad_left,
+                               .pad_bottom = op->pad_bottom,
+                               .pad_right = op->pad_right,
+                               .dtype = p->dtype,
+                               .bias = vd_cuda_has_bias(&s->bias),
+                               .add = s->direct && op->residual != VD_NONE,
+                               .alpha = 1};
+}
+
+/* Without padding and stride, a 1 x 1 kernel is a product of what lies there. */
+static bool is_product(const vd_cuda_conv_spec *c) {
+    return c->kh * c->kw * c->stride == 1 && c->pad_top + c->pad_left + c->pad_bottom + c->pad_right == 0;
+}
+
+static vd_code plan_constants(const vd_cuda_planner *pl, const vd_conv *op, vd_cuda_step *s, size_t *scratch,
+                              vd_error *err) {
+    vd_dtype dtype = pl->program->dtype;
+    int64_t k = padded(s->k, dtype);
+    vd_cuda_packing weight = VD_CUDA_PACKING(.constant = op->weight, .layout = VD_CUDA_FILTER, .dtype = dtype,
+                                             .pad_k = k, .pad_c = padded(s->c, dtype));
+    vd_cuda_packing bias = VD_CUDA_PACKING(.constant = op->bias);
+    VD_TRY(vd_cuda_norm_plan(pl, &op->norm, false, s->src, s->c - s->src.c, &s->norm, scratch, err));
+    VD_TRY(vd_cuda_constant_plan(pl->weights, &weight, &s->weight, err));
+    return vd_cuda_bias_plan(pl, &bias, op->bias_value, dtype, s->k, k, &s->bias, scratch, err);
+}
+
+static vd_code open_product(const vd_cuda_planner *pl, const vd_cuda_step *s, int64_t rows,
+                            vd_cuda_plan **out, vd_error *err) {
+    const vd_cuda_conv_spec *c = &s->spec;
+    vd_cuda_gemm_spec spec = {.m = rows,
+                              .k = c->kh * c->kw * c->c,
+                              .n = c->k,
+                              .runs = 1,
+                              .dtype = c->dtype,
+                              .out = c->dtype,
+                              .bias = c->bias,
+                              .add = c->add,
+                              .alpha = 1};
+    return vd_cuda_product_open(pl, &spec, out, err);
+}
+
+static vd_code plan_pieces(const vd_cuda_planner *pl, vd_cuda_step *s, size_t *scratch, vd_error *err) {
+    const vd_cuda_conv_spec *c = &s->spec;
+    size_t row = (size_t)(c->kh * c->kw * c->c) * vd_dtype_bytes(c->dtype);
+    int64_t fit = (int64_t)(PATCH_BYTES / row);
+    s->piece = is_product(c) || s->rows <= fit ? s->rows : fit > 0 ? fit : 1;
+    int64_t rest = s->rows % s->piece;
+    VD_TRY(open_product(pl, s, s->piece, &s->product[0], err));
+    s->product[1] = s->product[0];
+    if (rest) {
+        s->product[1] = NULL;
+        VD_TRY(open_product(pl, s, rest, &s->product[1], err));
+    }
+    if (!is_product(c))
+        s->patches_at = vd_cuda_take(scratch, (size_t)s->piece * row);
+    size_t whole = vd_cuda_plan_workspace(s->product[0]), last = vd_cuda_plan_workspace(s->product[1]);
+    s->workspace = vd_cuda_take(scratch, whole > last ? whole : last);
+    return VD_OK;
+}
+
+static vd_code plan_library(const vd_cuda_planner *pl, vd_cuda_step *s, size_t *scratch, vd_error *err) {
+    if (!is_product(&s->spec))
+        VD_TRY(vd_cuda_conv_open(pl->math, &s->spec, &s->conv, err));
+    if (!s->conv)
+        return plan_pieces(pl, s, scratch, err);
+    s->workspace = vd_cuda_take(scratch, vd_cuda_plan_workspace(s->conv));
+    return VD_OK;
+}
+
+static void plan_scratch(const vd_conv *op, vd_cuda_step *s, size_t *scratch) {
+    size_t element = vd_dtype_bytes(s->spec.dtype);
+    size_t pixels = (size_t)(s->spec.n * s->spec.h * s->spec.w), rows = (size_t)s->rows;
+    if (s->resized)
+        s->resized_at = vd_cuda_take(scratch, pixels * (size_t)s->c * element);
+    if (s->spec.c != s->c)
+        s->padded_at = vd_cuda_take(scratch, pixels * (size_t)s->spec.c * element);
+    if (!s->direct)
+        s->raw_at = vd_cuda_take(scratch, rows * (size_t)s->spec.k * element);
+    if (!s->direct && op->residual != VD_NONE)
+        s->cropped_at = vd_cuda_take(scratch, rows * (size_t)s->k * element);
+}
+
+static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_step *s, size_t *scratch,
+                    vd_error *err) {
+    const vd_conv *op = &generic->conv;
+    const vd_program *p = pl->program;
+    s->src = vd_program_shape(p, op->src);
+    s->c = op->weight->dims[1];
+    s->k = op->weight->dims[0];
+    s->rows = vd_shape_rows(vd_program_shape(p, op->dst));
+    s->direct = s->k == padded(s->k, p->dtype) && vd_cuda_dtype(p, op->dst) == p->dtype;
+    VD_TRY(plan_constants(pl, op, s, scratch, err));
+    s->spec = spec_of(p, op, s);
+    s->resized = s->spec.h != s->src.h || s->spec.w != s->src.w;
+    plan_scratch(op, s, scratch);
+    return plan_library(pl, s, scratch, err);
+}
+
+static vd_code load(vd_cuda_step *s, vd_error *err) {
+    VD_TRY(vd_cuda_norm_load(&s->norm, err));
+    VD_TRY(vd_cuda_bias_load(&s->bias, err));
+    return vd_cuda_constant_load(s->weight, err);
+}
+
+static vd_code resize(const vd_cuda_step *s, const vd_cuda_call *call, const void **x, vd_error *err) {
+    vdk_resize r = {.x = *x,
+                    .y = vd_cuda_at(call, s->resized_at),
+                    .n = s->src.n,
+                    .sh = s->src.h,
+                    .sw = s->src.w,
+                    .h = s->spec.h,
+                    .w = s->spec.w,
+                    .c = s->c,
+                    .dtype = s->spec.dtype};
+    *x = r.y;
+    return vd_cuda_ran(call, vdk_run_resize(&r, call->stream), "resize", err);
+}
+
+/* What the convolution reads. */
+static vd_code prepare(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const void **x,
+                       vd_error *err) {
+    const vd_cuda_conv_spec *c = &s->spec;
+    *x = vd_cuda_value(call, op->src);
+    if (op->norm.kind != VD_NORM_NONE)
+        VD_TRY(vd_cuda_norm_run(&s->norm, call, *x, vd_cuda_value(call, op->src1), x, err));
+    if (s->resized)
+        VD_TRY(resize(s, call, x, err));
+    if (c->c == s->c)
+        return VD_OK;
+    const void *narrow = *x;
+    void *wide = vd_cuda_at(call, s->padded_at);
+    *x = wide;
+    return vd_cuda_repitch(call, narrow, c->dtype, s->c, wide, c->dtype, c->c, c->n * c->h * c->w, err);
+}
+
+static vd_code gather_patches(const vd_cuda_step *s, const vd_cuda_call *call, const void *x, int64_t first,
+                              int64_t rows, vd_error *err) {
+    const vd_cuda_conv_spec *c = &s->spec;
+    vdk_patches p = {.x = x,
+                     .y = vd_cuda_at(call, s->patches_at),
+                     .n = c->n,
+                     .h = c->h,
+                     .w = c->w,
+                     .c = c->c,
+                     .oh = c->oh,
+                     .ow = c->ow,
+                     .first = first,
+                     .rows = rows,
+                     .pitch = c->kh * c->kw * c->c,
+                     .kh = (int)c->kh,
+                     .kw = (int)c->kw,
+                     .stride = (int)c->stride,
+                     .pad_top = (int)c->pad_top,
+                     .pad_left = (int)c->pad_left,
+                     .dtype = c->dtype};
+    return vd_cuda_ran(call, vdk_run_patches(&p, call->stream), "patches", err);
+}
+
+static vd_code run_pieces(const vd_cuda_step *s, const vd_cuda_call *call, const void *x, const void *bias,
+                          const char *residual, char *y, vd_error *err) {
+    size_t row = (size_t)s->spec.k * vd_dtype_bytes(s->spec.dtype);
+    for (int64_t first = 0; first < s->rows; first += s->piece) {
+        int64_t rows = s->rows - first < s->piece ? s->rows - first : s->piece;
+        const void *from = x;
+        if (!is_product(&s->spec)) {
+            VD_TRY(gather_patches(s, call, x, first, rows, err));
+            from = vd_cuda_at(call, s->patches_at);
+        }
+        size_t done = (size_t)first * row;
+        VD_TRY(vd_cuda_gemm_run(s->product[rows != s->piece], call->stream, from,
+                                vd_cuda_constant_data(s->weight), bias, residual ? residual + done : NULL,
+                                y + done, vd_cuda_at(call, s->workspace), err));
+    }
+    return VD_OK;
+}
+
+/* From the raw result to dst: without the channels that filled it up, in dst's type, plus the residual. */
+static vd_code finish(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, vd_error *err) {
+    vd_dtype dtype = s->spec.dtype, to = vd_cuda_dtype(call->program, op->dst);
+    const void *raw = vd_cuda_at(call, s->raw_at), *residual = vd_cuda_value(call, op->residual);
+    void *dst = vd_cuda_value(call, op->dst), *cropped = vd_cuda_at(call, s->cropped_at);
+    if (!residual)
+        return vd_cuda_repitch(call, raw, dtype, s->spec.k, dst, to, s->k, s->rows, err);
+    VD_TRY(vd_cuda_repitch(call, raw, dtype, s->spec.k, cropped, dtype, s->k, s->rows, err));
+    return vd_cuda_activate(call, VD_ACT_NONE, cropped, dtype, s->rows, s->k, residual, dst, to, err);
+}
+
+static vd_code run(const vd_op *generic, const vd_cuda_step *s, const vd_cuda_call *call, vd_error *err) {
+    const vd_conv *op = &generic->conv;
+    const void *x, *bias, *z = s->direct ? vd_cuda_value(call, op->residual) : NULL;
+    void *y = s->direct ? vd_cuda_value(call, op->dst) : vd_cuda_at(call, s->raw_at);
+    VD_TRY(prepare(op, s, call, &x, err));
+    VD_TRY(vd_cuda_bias_data(&s->bias, call, &bias, err));
+    if (s->conv)
+        VD_TRY(vd_cuda_conv_run(s->conv, call->stream, x, vd_cuda_constant_data(s->weight), bias, z, y,
+                                vd_cuda_at(call, s->workspace), err));
+    else
+        VD_TRY(run_pieces(s, call, x, bias, z, y, err));
+    return s->direct ? VD_OK : finish(op, s, call, err);
+}
+
+static void close_step(vd_cuda_step *s) {
+    vd_cuda_plan_close(s->conv);
+    if (s->product[1] != s->product[0])
+        vd_cuda_plan_close(s->product[1]);
+    vd_cuda_plan_close(s->product[0]);
+}
+
+const vd_cuda_op vd_cuda_conv = {
+    .step_bytes = sizeof(vd_cuda_step), .plan = plan, .load = load, .run = run, .close = close_step};

@@ -1,0 +1,143 @@
+/* Constants as the libraries and kernels of the CUDA backend want them. */
+#include "device/cpu_kernels.h"
+#include "device/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t count_of(const vd_constant *c) {
+    return c->dims[0] * c->dims[1] * c->dims[2] * c->dims[3];
+}
+
+/* Rows and channels of the packed tensor, padding included. */
+static int64_t packed_rows(const vd_cuda_packing *p) {
+    int64_t rows = p->constant ? p->constant->dims[0] : p->matrix->dims[0];
+    return p->pad_k > rows ? p->pad_k : rows;
+}
+static int64_t packed_channels(const vd_cuda_packing *p) {
+    int64_t channels = p->constant ? p->constant->dims[1] : 1;
+    return p->pad_c > channels ? p->pad_c : channels;
+}
+static int64_t taps(const vd_cuda_packing *p) {
+    return p->constant ? p->constant->dims[2] * p->constant->dims[3] : 1;
+}
+
+static int64_t packed_count(const vd_cuda_packing *p) {
+    return packed_rows(p) * taps(p) * packed_channels(p);
+}
+
+size_t vd_cuda_packed_bytes(const vd_cuda_packing *p) {
+    return (size_t)packed_count(p) * vd_dtype_bytes(p->dtype);
+}
+
+/* A new array with the values of `c`, or an error. */
+static vd_code filled(const vd_constant *c, float **out, vd_error *err) {
+    size_t bytes = (size_t)count_of(c) * sizeof(float);
+    *out = malloc(bytes);
+    if (!*out)
+        return vd_fail_memory(err, c->name, bytes);
+    vd_code code = c->fill(c, *out, err);
+    if (code != VD_OK) {
+        free(*out);
+        *out = NULL;
+    }
+    return code;
+}
+
+/* values [k, c, taps]: column j of every row times factor[j]. */
+static void scale_columns(float *values, const vd_constant *c, const float *factor) {
+    int64_t inner = c->dims[2] * c->dims[3];
+    for (int64_t i = 0, count = count_of(c); i < count; i++)
+        values[i] *= factor[i / inner % c->dims[1]];
+}
+
+/* values [k] += matrix [k, c] times x [c]. */
+static void add_product(double *values, const float *matrix, const float *x, int64_t k, int64_t c) {
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j < c; j++)
+            values[i] += (double)matrix[i * c + j] * (double)x[j];
+}
+
+static vd_code fold_gamma(const vd_cuda_packing *p, float *values, vd_error *err) {
+    float *gamma;
+    if (!p->gamma)
+        return VD_OK;
+    VD_TRY(filled(p->gamma, &gamma, err));
+    scale_columns(values, p->constant, gamma);
+    free(gamma);
+    return VD_OK;
+}
+
+static vd_code fold_beta(const vd_cuda_packing *p, float *values, vd_error *err) {
+    const vd_constant *m = p->matrix;
+    float *matrix = NULL, *beta = NULL;
+    double *sums = calloc((size_t)m->dims[0], sizeof *sums);
+    vd_code code = sums ? filled(m, &matrix, err) : vd_fail_memory(err, m->name, (size_t)m->dims[0]);
+    if (code == VD_OK)
+        code = filled(p->beta, &beta, err);
+    if (code == VD_OK) {
+        add_product(sums, matrix, beta, m->dims[0], m->dims[1]);
+        for (int64_t i = 0; i < m->dims[0]; i++)
+            values[i] = (float)((double)values[i] + sums[i]);
+    }
+    free(sums);
+    free(matrix);
+    free(beta);
+    return code;
+}
+
+/* The constant's values in its own order, everything folded in. */
+static vd_code make_plain(const vd_cuda_packing *p, float **out, vd_error *err) {
+    if (p->constant)
+        VD_TRY(filled(p->constant, out, err));
+    else if (!(*out = calloc((size_t)p->matrix->dims[0], sizeof **out)))
+        return vd_fail_memory(err, p->matrix->name, (size_t)p->matrix->dims[0] * sizeof **out);
+    vd_code code = fold_gamma(p, *out, err);
+    if (code == VD_OK && p->matrix)
+        code = fold_beta(p, *out, err);
+    if (code != VD_OK)
+        free(*out);
+    return code;
+}
+
+/* plain [k, c, taps] -> [rows, taps, channels], zeros where there is padding. Without padding and taps that is the
+ * order it has. */
+static void arrange(const vd_cuda_packing *p, const float *plain, float *to) {
+    int64_t k = p->constant ? p->constant->dims[0] : p->matrix->dims[0],
+            c = p->constant ? p->constant->dims[1] : 1;
+    int64_t inner = taps(p), channels = packed_channels(p);
+    memset(to, 0, (size_t)packed_count(p) * sizeof *to);
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j < c; j++)
+            for (int64_t t = 0; t < inner; t++)
+                to[(i * inner + t) * channels + j] = plain[(i * c + j) * inner + t];
+}
+
+static bool in_order(const vd_cuda_packing *p) {
+    int64_t own = p->constant ? count_of(p->constant) : p->matrix->dims[0];
+    return own == packed_count(p) && (p->layout == VD_CUDA_DENSE || taps(p) == 1);
+}
+
+static void convert(const vd_cuda_packing *p, float *from, void *out) {
+    int64_t count = packed_count(p);
+    vd_cells to = {out, p->dtype, count}, x = {from, VD_F32, count};
+    vd_kernels_choose(NULL)->convert(to, x, 1, count, p->scale);
+}
+
+vd_code vd_cuda_pack(const vd_cuda_packing *p, void *out, vd_error *err) {
+    float *plain = NULL;
+    VD_TRY(make_plain(p, &plain, err));
+    if (in_order(p)) {
+        convert(p, plain, out);
+        free(plain);
+        return VD_OK;
+    }
+    float *arranged = malloc((size_t)packed_count(p) * sizeof *arranged);
+    if (arranged) {
+        arrange(p, plain, arranged);
+        convert(p, arranged, out);
+    }
+    free(plain);
+    free(arranged);
+    return arranged ? VD_OK : vd_fail_memory(err, "packed weights", vd_cuda_packed_bytes(p));
+}

@@ -1,0 +1,146 @@
+/* Constants packed for the CUDA backend against plain loops; and the pool that devices share. */
+#include "base/half.h"
+#include "device/cuda_pool.h"
+#include "must.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+typedef struct counted {
+    vd_constant base;
+    float first;
+    _Atomic int fills;
+} counted;
+
+static float value_of(const counted *c, int64_t i) {
+    return c->first + 0.25f * (float)(i % 37) - 0.125f * (float)(i % 11);
+}
+
+static vd_code fill(const vd_constant *self, float *out, vd_error *err) {
+    (void)err;
+    counted *c = (counted *)self;
+    atomic_fetch_add(&c->fills, 1);
+    for (int64_t i = 0; i < self->dims[0] * self->dims[1] * self->dims[2] * self->dims[3]; i++)
+        out[i] = value_of(c, i);
+    return VD_OK;
+}
+
+static counted constant(int64_t k, int64_t c, int64_t kh, int64_t kw, float first) {
+    return (counted){.base = {"constant", {k, c, kh, kw}, fill}, .first = first};
+}
+
+static double unpacked(const void *packed, vd_dtype dtype, int64_t i) {
+    return dtype == VD_F32   ? ((const float *)packed)[i]
+           : dtype == VD_F16 ? vd_f16_to_f32(((const uint16_t *)packed)[i])
+                             : vd_bf16_to_f32(((const uint16_t *)packed)[i]);
+}
+
+static void *pack(const vd_cuda_packing *p) {
+    void *out = test_malloc(vd_cuda_packed_bytes(p));
+    must(vd_cuda_pack(p, out, err));
+    return out;
+}
+
+static void check_near(double got, double expected, vd_dtype dtype) {
+    double bound = dtype == VD_F32 ? 1e-6 : dtype == VD_F16 ? 0x1p-11 : 0x1p-8;
+    if (fabs(got - expected) > bound * (1 + fabs(expected)))
+        fail_msg("%.9g instead of %.9g", got, expected);
+}
+
+/* [k, c, kh, kw] becomes [k, kh, kw, c] with zeros where channels and rows were filled up. */
+static void test_filter(void **state) {
+    (void)state;
+    for (vd_dtype dtype = VD_F32; dtype <= VD_BF16; dtype++) {
+        counted w = constant(5, 3, 3, 2, -1);
+        vd_cuda_packing p = VD_CUDA_PACKING(.constant = &w.base, .layout = VD_CUDA_FILTER, .dtype = dtype,
+                                            .pad_k = 8, .pad_c = 8);
+        assert_int_equal(vd_cuda_packed_bytes(&p), 8 * 6 * 8 * vd_dtype_bytes(dtype));
+        void *packed = pack(&p);
+        for (int64_t i = 0; i < 8 * 6 * 8; i++) {
+            int64_t k = i / 48, tap = i / 8 % 6, c = i % 8;
+            bool there = k < 5 && c < 3;
+            check_near(unpacked(packed, dtype, i), there ? value_of(&w, (k * 3 + c) * 6 + tap) : 0, dtype);
+        }
+        test_free(packed);
+    }
+}
+
+static void test_folded(void **state) {
+    (void)state;
+    counted w = constant(6, 4, 1, 1, -1), gamma = constant(4, 1, 1, 1, 0.5f), beta = constant(4, 1, 1, 1, 2);
+    counted bias = constant(6, 1, 1, 1, 3);
+    vd_cuda_packing matrix = VD_CUDA_PACKING(.constant = &w.base, .dtype = VD_F32, .gamma = &gamma.base);
+    vd_cuda_packing vectors[] = {
+        VD_CUDA_PACKING(.constant = &bias.base, .dtype = VD_F32, .matrix = &w.base, .beta = &beta.base),
+        VD_CUDA_PACKING(.dtype = VD_F32, .matrix = &w.base, .beta = &beta.base)};
+    vectors[0].scale = 0.3f;
+    float *m = pack(&matrix);
+    for (int64_t i = 0; i < 24; i++)
+        check_near(m[i], (double)value_of(&w, i) * value_of(&gamma, i % 4), VD_F32);
+    test_free(m);
+    for (int v = 0; v < 2; v++) {
+        float *b = pack(&vectors[v]);
+        for (int64_t k = 0; k < 6; k++) {
+            double sum = v == 0 ? value_of(&bias, k) : 0;
+            for (int64_t c = 0; c < 4; c++)
+                sum += (double)value_of(&w, k * 4 + c) * value_of(&beta, c);
+            check_near(b[k], sum * (v == 0 ? 0.3 : 1), VD_F32);
+        }
+        test_free(b);
+    }
+}
+
+typedef struct taker {
+    vd_cuda_pool *pool;
+    counted *constants;
+    int count;
+} taker;
+
+static void *take_all(void *argument) {
+    taker *t = argument;
+    for (int i = 0; i < t->count; i++) {
+        vd_error error;
+        vd_cuda_packed *entry;
+        const void *bytes;
+        vd_cuda_packing p = VD_CUDA_PACKING(.constant = &t->constants[i].base, .dtype = VD_F32);
+        if (vd_cuda_pool_take(t->pool, &p, &entry, &bytes, &error) != VD_OK ||
+            ((const float *)bytes)[3] != value_of(&t->constants[i], 3))
+            return t;
+        vd_cuda_pool_give_back(t->pool, entry);
+    }
+    return NULL;
+}
+
+/* Seven devices: everything is read once. */
+static void test_pool(void **state) {
+    (void)state;
+    enum { DEVICES = 7, CONSTANTS = 40 };
+    counted constants[CONSTANTS];
+    taker t = {.constants = constants, .count = CONSTANTS};
+    pthread_t threads[DEVICES];
+    for (int i = 0; i < CONSTANTS; i++)
+        constants[i] = constant(64, 17, 1, 1, (float)i);
+    must(vd_cuda_pool_open(&t.pool, err));
+    for (int i = 0; i < DEVICES; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, take_all, &t), 0);
+    for (int i = 0; i < DEVICES; i++) {
+        void *failed;
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+    for (int i = 0; i < CONSTANTS; i++)
+        assert_int_equal(constants[i].fills, 1);
+    vd_cuda_pool_close(t.pool);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_filter), cmocka_unit_test(test_folded),
+                                       cmocka_unit_test(test_pool)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
