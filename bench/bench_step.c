@@ -1,8 +1,9 @@
-/* One network of a model folder on one virtual CPU device, one thread, beside the machine's peak.
+/* One network of a model folder on one device: a GPU, or a virtual CPU device with one thread, beside the
+ * machine's peak.
  *
- *     bench_step MODEL step|decode fp32|fp16|bf16 FRAMES LATENT_H LATENT_W [RUNS]
+ *     bench_step MODEL step|step1|decode|clip fp32|fp16|bf16 FRAMES LATENT_H LATENT_W [RUNS] [cpu|cuda]
  *
- * step: one denoising step with guidance. decode: all FRAMES at once. Runs it once to warm up, then RUNS
+ * step: one denoising step with guidance; step1: without. decode: all FRAMES at once. clip: the image tower. Runs it once to warm up, then RUNS
  * times (5); prints JSON: seconds of each run on the clock, and of the process's CPU, which other load
  * disturbs less. */
 #include "base/rng.h"
@@ -51,6 +52,7 @@ static double cpu_seconds(void) {
 static void fill(const vd_value_info *v, void *memory) {
     size_t count = (size_t)vd_shape_count(v->shape);
     vd_rng rng;
+    memset(memory, 0, count * vd_dtype_bytes(v->dtype));
     if (v->dtype != VD_F32)
         return;
     vd_rng_seed(&rng, 1);
@@ -59,24 +61,40 @@ static void fill(const vd_value_info *v, void *memory) {
         ((float *)memory)[i] = 10 * powf(0.9f, (float)i);
 }
 
-static void bind(bench *b, const vd_program *p) {
+static void drain(bench *b) {
+    must(b->device->table->stream_drain(b->stream, &error));
+}
+
+/* Device memory with the values of an external. */
+static void *filled(bench *b, const vd_value_info *v) {
     const vd_device_table *table = b->device->table;
+    size_t bytes = (size_t)vd_shape_count(v->shape) * vd_dtype_bytes(v->dtype);
+    void *memory, *host = malloc(bytes);
+    if (!host)
+        must(vd_fail_memory(&error, v->name, bytes));
+    fill(v, host);
+    must(table->allocate(b->device, bytes, &memory, &error));
+    must(table->copy(b->stream, VD_TO_DEVICE, memory, host, bytes, NULL, &error));
+    drain(b);
+    free(host);
+    return memory;
+}
+
+static void bind(bench *b, const vd_program *p) {
     for (vd_value v = 0; v < p->value_count; v++) {
         const vd_value_info *value = &p->values[v];
         if (value->storage != VD_STORAGE_EXTERNAL)
             continue;
         if (b->binding_count == MAX_EXTERNALS)
             exit(VD_ERR_INTERNAL);
-        vd_binding *at = &b->bindings[b->binding_count++];
-        at->value = v;
-        must(table->allocate(b->device, (size_t)vd_shape_count(value->shape) * vd_dtype_bytes(value->dtype),
-                             &at->memory, &error));
-        fill(value, at->memory);
+        b->bindings[b->binding_count++] = (vd_binding){v, filled(b, value)};
     }
 }
 
-static void bench_open(bench *b, const vd_program *p) {
-    must(vd_cpu_backend_open(NULL, &b->backend, &error));
+static void bench_open(bench *b, const vd_program *p, bool cuda) {
+    vd_cuda_request request = {0};
+    must(cuda ? vd_cuda_backend_open(&request, &b->backend, &error)
+              : vd_cpu_backend_open(NULL, &b->backend, &error));
     must(b->backend->table->open(b->backend, &(int){0}, 1, &b->device, &error));
     const vd_device_table *table = b->device->table;
     must(table->stream_open(b->device, "bench", &b->stream, &error));
@@ -103,7 +121,7 @@ static void run(bench *b) {
     vd_fault fault;
     vd_fault_clear(&fault);
     must(b->device->table->launch(b->stream, b->exec, &fault, &error));
-    must(b->device->table->stream_drain(b->stream, &error));
+    drain(b);
     if (vd_fault_failed(&fault)) {
         error = fault.error;
         must(VD_ERR_INTERNAL);
@@ -119,6 +137,7 @@ static void print_list(const char *name, const double *values, int count) {
 
 static void measure(bench *b, int runs) {
     double wall[MAX_RUNS], cpu[MAX_RUNS];
+    vd_backend_memory memory = b->backend->table->memory(b->backend);
     vd_fma_peak peak = {0};
     run(b);
     for (int i = 0; i < runs; i++) {
@@ -132,28 +151,37 @@ static void measure(bench *b, int runs) {
     print_list("wall_s", wall, runs);
     print_list("cpu_s", cpu, runs);
     printf("\"arena_bytes\": %zu, \"weight_bytes\": %zu, \"peak_gflops\": %.1f, \"sink\": %g}\n",
-           vd_compiled_arena(b->compiled), b->backend->table->memory(b->backend).shared_weights, peak.best * 1e-9,
+           vd_compiled_arena(b->compiled), memory.shared_weights + memory.device_weights, peak.best * 1e-9,
            (double)peak.sink);
+}
+
+static vd_program *build(vd_model *model, const char *network, vd_dtype dtype, vd_video_shape shape) {
+    vd_program *program = NULL;
+    if (strcmp(network, "decode") == 0)
+        must(vd_build_decoder(model, dtype, shape.frames, shape.latent_h, shape.latent_w, &program, &error));
+    else if (strcmp(network, "clip") == 0)
+        must(vd_build_clip(model, dtype, &program, &error));
+    else
+        must(vd_build_step(model, dtype, shape, false, &program, &error));
+    return program;
 }
 
 int main(int argc, char **argv) {
     int runs = argc > 7 ? atoi(argv[7]) : 5;
     if (argc < 7 || runs < 1 || runs > MAX_RUNS) {
         fprintf(stderr,
-                "usage: bench_step MODEL step|decode fp32|fp16|bf16 FRAMES LATENT_H LATENT_W [RUNS]\n");
+                "usage: bench_step MODEL step|step1|decode|clip fp32|fp16|bf16 FRAMES LATENT_H LATENT_W "
+                "[RUNS] [cpu|cuda]\n");
         return VD_ERR_USAGE;
     }
     vd_dtype dtype = !strcmp(argv[3], "bf16") ? VD_BF16 : !strcmp(argv[3], "fp16") ? VD_F16 : VD_F32;
-    vd_video_shape shape = {atoi(argv[4]), atoi(argv[5]), atoi(argv[6]), MAX_RUNS + 1, true};
+    vd_video_shape shape = {atoi(argv[4]), atoi(argv[5]), atoi(argv[6]), MAX_RUNS + 1,
+                            strcmp(argv[2], "step1") != 0};
     vd_model *model;
-    vd_program *program;
     bench b = {0};
     must(vd_model_open(argv[1], NULL, &model, &error));
-    if (strcmp(argv[2], "step") == 0)
-        must(vd_build_step(model, dtype, shape, false, &program, &error));
-    else
-        must(vd_build_decoder(model, dtype, shape.frames, shape.latent_h, shape.latent_w, &program, &error));
-    bench_open(&b, program);
+    vd_program *program = build(model, argv[2], dtype, shape);
+    bench_open(&b, program, argc > 8 && strcmp(argv[8], "cuda") == 0);
     measure(&b, runs);
     bench_close(&b);
     vd_program_free(program);
