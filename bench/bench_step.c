@@ -3,9 +3,9 @@
  *
  *     bench_step MODEL step|step1|decode|clip fp32|fp16|bf16 FRAMES LATENT_H LATENT_W [RUNS] [cpu|cuda]
  *
- * step: one denoising step with guidance; step1: without. decode: all FRAMES at once. clip: the image tower. Runs it once to warm up, then RUNS
- * times (5); prints JSON: seconds of each run on the clock, and of the process's CPU, which other load
- * disturbs less. */
+ * step: one denoising step with guidance; step1: without. decode: all FRAMES at once. clip: the image tower.
+ * Runs it once to warm up, then RUNS times (5); prints JSON: seconds of each run on the clock, and of the
+ * process's CPU, which other load disturbs less. */
 #include "base/rng.h"
 #include "device/backend.h"
 #include "model/networks.h"

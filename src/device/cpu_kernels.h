@@ -13,8 +13,9 @@ typedef struct vd_cells { /* a matrix in memory: rows x c elements, row r starts
     int64_t pitch;
 } vd_cells;
 
-/* Of each column: y = (x - centre) * scale + shift. x times scale plus one sum of the rest would be an operation
- * less, and wrong by half an ulp of centre * scale, which a group of few values can make a thousand times y. */
+/* Of each column: y = (x - centre) * scale + shift. x times scale plus one sum of the rest would be an
+ * operation less, and wrong by half an ulp of centre * scale, which a group of few values can make a
+ * thousand times y. */
 typedef struct vd_affine {
     const float *centre, *scale, *shift; /* [c] */
 } vd_affine;

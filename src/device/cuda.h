@@ -1,4 +1,5 @@
-/* Inside of the CUDA backend: how an operation of the list becomes kernel launches. Not for callers of device.h. */
+/* Inside of the CUDA backend: how an operation of the list becomes kernel launches. Not for callers of
+ * device.h. */
 #ifndef VD_DEVICE_CUDA_H
 #define VD_DEVICE_CUDA_H
 
@@ -7,9 +8,9 @@
 
 /* ---- cuda_error.c ---- */
 
-/* VD_OK, or an error that names the device and what was called. Errors that leave the whole process's CUDA useless (one
- * table says which) get VD_ERR_TRY_AGAIN: finished outputs stand and a new process goes on; out of memory gets
- * VD_ERR_UNAVAILABLE. */
+/* VD_OK, or an error that names the device and what was called. Errors that leave the whole process's CUDA
+ * useless (one table says which) get VD_ERR_TRY_AGAIN: finished outputs stand and a new process goes on;
+ * out of memory gets VD_ERR_UNAVAILABLE. */
 vd_code vd_cuda_check(cudaError_t result, const char *device, const char *what, vd_error *err);
 bool vd_cuda_poisons(cudaError_t result);
 
@@ -39,14 +40,15 @@ typedef struct vd_cuda_packing {
 size_t vd_cuda_packed_bytes(const vd_cuda_packing *p);
 vd_code vd_cuda_pack(const vd_cuda_packing *p, void *out, vd_error *err);
 
-/* What the devices of a backend share: a constant is read and packed once, by whichever device's thread comes first.
- * Packed copies stay in host memory up to a limit, so that devices which load at about the same time all find them. */
+/* What the devices of a backend share: a constant is read and packed once, by whichever device's thread
+ * comes first. Packed copies stay in host memory up to a limit, so that devices which load at about the
+ * same time all find them. */
 typedef struct vd_cuda_pool vd_cuda_pool;
 vd_code vd_cuda_pool_open(vd_cuda_pool **out, vd_error *err);
 void vd_cuda_pool_close(vd_cuda_pool *pool); /* after the weights; NULL is fine */
 
-/* The weights of one device: planned while programs are compiled, placed and sent when they are loaded. One thread at
- * a time. */
+/* The weights of one device: planned while programs are compiled, placed and sent when they are loaded.
+ * One thread at a time. */
 typedef struct vd_cuda_weights vd_cuda_weights;
 typedef struct vd_cuda_constant vd_cuda_constant;
 /* `device`: current on the calling thread; its name, for errors, outlives the weights. */
@@ -75,8 +77,8 @@ typedef struct vd_cuda_planner {
 /* An operation planned for its shape. */
 typedef struct vd_cuda_step vd_cuda_step;
 
-/* One call, in a stream that is being captured: where each value of the program is, and scratch of the size that
- * planning asked for, 256-byte aligned. */
+/* One call, in a stream that is being captured: where each value of the program is, and scratch of the
+ * size that planning asked for, 256-byte aligned. */
 typedef struct vd_cuda_call {
     void *const *at; /* [value_count] device memory */
     void *scratch;

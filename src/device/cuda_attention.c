@@ -1,5 +1,5 @@
-/* Attention over the pixels of an image through the library, which wants a sequence's tokens in neighbouring rows; all
- * other attention (over frames, fp32, odd widths) through our own kernel. */
+/* Attention over the pixels of an image through the library, which wants a sequence's tokens in
+ * neighbouring rows; all other attention (over frames, fp32, odd widths) through our own kernel. */
 #include "device/cuda_lower.h"
 
 struct vd_cuda_step {

@@ -1,5 +1,5 @@
-/* Convolutions: a group norm or a resize into scratch, then the library's convolution with bias and residual, or, where
- * it has none, the patches of the input as a matrix and a product, piece by piece. */
+/* Convolutions: a group norm or a resize into scratch, then the library's convolution with bias and
+ * residual, or, where it has none, the patches of the input as a matrix and a product, piece by piece. */
 #include "device/cuda_lower.h"
 
 enum {

@@ -1,6 +1,7 @@
-/* Feed-forward layers: the layer norm, which also leaves what the result is added to (the carry, in dst); then, piece by
- * piece so that the hidden layer never exists as a whole, the product up, the gate, and the product down onto the carry.
- * gamma and beta are folded into the first product, 1 - alpha into the second. */
+/* Feed-forward layers: the layer norm, which also leaves what the result is added to (the carry, in dst);
+ * then, piece by piece so that the hidden layer never exists as a whole, the product up, the gate, and the
+ * product down onto the carry. gamma and beta are folded into the first product, 1 - alpha into the
+ * second. */
 #include "device/cuda_lower.h"
 
 enum { HIDDEN_BYTES = 384 << 20 }; /* of one piece: what goes up and what comes out of the gate */

@@ -1,5 +1,5 @@
-/* Linear layers: a norm into scratch, one product with bias and residual, and an activation where there is one. A layer
- * norm's gamma and beta go into the weights unless the bias comes at run time. */
+/* Linear layers: a norm into scratch, one product with bias and residual, and an activation where there is
+ * one. A layer norm's gamma and beta go into the weights unless the bias comes at run time. */
 #include "device/cuda_lower.h"
 
 struct vd_cuda_step {

@@ -1,5 +1,5 @@
-/* What the lowered operations have in common: scratch handed out piece by piece, norms in front of products, vectors
- * that may be constants or values. */
+/* What the lowered operations have in common: scratch handed out piece by piece, norms in front of
+ * products, vectors that may be constants or values. */
 #ifndef VD_DEVICE_CUDA_LOWER_H
 #define VD_DEVICE_CUDA_LOWER_H
 
@@ -35,7 +35,8 @@ typedef struct vd_cuda_bias {
     size_t at; /* scratch for the converted value */
 } vd_cuda_bias;
 
-/* `packing` of the constant (constant and matrix NULL: none), its type and padding aside. Without either, vd_cuda_bias_data is NULL. */
+/* `packing` of the constant (constant and matrix NULL: none), its type and padding aside. Without either,
+ * vd_cuda_bias_data is NULL. */
 vd_code vd_cuda_bias_plan(const vd_cuda_planner *planner, const vd_cuda_packing *packing, vd_value value,
                           vd_dtype dtype, int64_t width, int64_t padded, vd_cuda_bias *out, size_t *scratch,
                           vd_error *err);
@@ -57,8 +58,8 @@ vd_code vd_cuda_repitch(const vd_cuda_call *call, const void *x, vd_dtype from, 
 vd_code vd_cuda_activate(const vd_cuda_call *call, vd_act act, const void *x, vd_dtype from, int64_t rows,
                          int64_t c, const void *residual, void *dst, vd_dtype to, vd_error *err);
 
-/* A norm that leaves its result in scratch. Group norms read two sources side by side; a layer norm's gamma and beta are
- * left to the weights that follow when `folded`. */
+/* A norm that leaves its result in scratch. Group norms read two sources side by side; a layer norm's
+ * gamma and beta are left to the weights that follow when `folded`. */
 typedef struct vd_cuda_norm {
     vd_norm norm;
     bool folded;

@@ -100,8 +100,8 @@ static vd_code make_plain(const vd_cuda_packing *p, float **out, vd_error *err) 
     return code;
 }
 
-/* plain [k, c, taps] -> [rows, taps, channels], zeros where there is padding. Without padding and taps that is the
- * order it has. */
+/* plain [k, c, taps] -> [rows, taps, channels], zeros where there is padding. Without padding and taps
+ * that is the order it has. */
 static void arrange(const vd_cuda_packing *p, const float *plain, float *to) {
     int64_t k = p->constant ? p->constant->dims[0] : p->matrix->dims[0],
             c = p->constant ? p->constant->dims[1] : 1;

@@ -1,8 +1,9 @@
 /* DESIGN of the pool
  *   entries   one per packing, in a list guarded by `lock`; never removed before the pool closes.
- *   bytes     made by the first thread that takes an entry, under the entry's own lock, so that different constants
- *             are packed at the same time. Kept while `holders` > 0, and after that until the pool holds more than
- *             KEPT_BYTES: then those that have been idle for longest go. A device that comes late packs again. */
+ *   bytes     made by the first thread that takes an entry, under the entry's own lock, so that different
+ *             constants are packed at the same time. Kept while `holders` > 0, and after that until the pool
+ *             holds more than KEPT_BYTES: then those that have been idle for longest go. A device that comes
+ *             late packs again. */
 #include "device/cuda_pool.h"
 
 #include <pthread.h>

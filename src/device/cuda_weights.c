@@ -1,5 +1,6 @@
-/* Constants of one device. A constant goes from the pool's packed host copy through two pinned buffers, so that one is
- * filled while the other is on its way; memory on the device is taken in one block for everything planned so far. */
+/* Constants of one device. A constant goes from the pool's packed host copy through two pinned buffers, so
+ * that one is filled while the other is on its way; memory on the device is taken in one block for
+ * everything planned so far. */
 #include "base/layout.h"
 #include "device/cuda_pool.h"
 

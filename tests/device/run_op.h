@@ -293,7 +293,8 @@ static inline double op_bound(vd_dtype dtype);
 /* Whether bf16 programs can be made to multiply bf16 numbers where they would rather not; and doing so. */
 static inline bool op_has_bf16_products(void);
 static inline void op_use_bf16_products(op_env *env);
-/* Chooses the i-th set of kernels that can run here, for the plans to come, and names it; NULL: there are no more. */
+/* Chooses the i-th set of kernels that can run here, for the plans to come, and names it; NULL: there are
+ * no more. */
 static inline const char *op_use_variant(op_env *env, int i);
 
 static inline void op_run(op_env *env, op_case *t) {

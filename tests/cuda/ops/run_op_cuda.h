@@ -1,5 +1,5 @@
-/* The CUDA backend for run_op.h: every tensor goes to the device between guard bytes of its own, and back. Runs on a GPU,
- * or on the host in place of one. */
+/* The CUDA backend for run_op.h: every tensor goes to the device between guard bytes of its own, and back.
+ * Runs on a GPU, or on the host in place of one. */
 #ifndef VD_TESTS_RUN_OP_CUDA_H
 #define VD_TESTS_RUN_OP_CUDA_H
 
