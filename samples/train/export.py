@@ -23,16 +23,11 @@ from world import SETTINGS, WORLD
 
 def record(vae, unet):
     """What was trained where, for how long."""
-    def one(state, clips, frames):
-        return {"machine": state["machine"], "torch": torch.__version__, "diffusers": diffusers.__version__,
-                "steps": state["step"], "clips_of": frames, "clips": clips,
-                "cpu_minutes": round(state["cpu_seconds"] / 60), "wall_minutes": round(state["wall_seconds"] / 60)}
-    seen, begin = 0, 0
-    for phase in SETTINGS["vae"]["phases"]:
-        end = min(round(phase["until"] * SETTINGS["vae"]["steps"]), vae["step"])
-        seen, begin = seen + (end - begin) * phase["clips"], end
-    return {"scenes": WORLD["scenes"], "vae": one(vae, seen, "4 to 8 frames"),
-            "unet_and_image_encoder": one(unet, unet["step"] * SETTINGS["unet"]["clips"], f"{WORLD['frames']} frames")}
+    def one(state):
+        return {"machine": state["machine"], "steps": state["step"], "cpu_minutes": round(state["cpu_seconds"] / 60),
+                "wall_minutes": round(state["wall_seconds"] / 60)}
+    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "scenes": WORLD["scenes"],
+            **{name: one(state) for name, state in vae.items()}, "unet and image encoder": one(unet)}
 
 
 def main():
@@ -40,7 +35,7 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="where the trainings left their checkpoints")
     parser.add_argument("model", type=pathlib.Path)
     options = parser.parse_args()
-    vae, vae_state = load_vae(options.folder)
+    vae, vae_states = load_vae(options.folder)
     latents = np.load(options.folder / f"latents-{WORLD['scenes']}.npy", mmap_mode="r")
     vae.register_to_config(scaling_factor=scaling_factor(latents))
     networks = make_networks()
@@ -48,7 +43,7 @@ def main():
     pipeline = StableVideoDiffusionPipeline(vae, networks["image_encoder"], networks["unet"], make_scheduler(),
                                             CLIPImageProcessor())
     pipeline.to(dtype=torch.float16).save_pretrained(options.model, safe_serialization=True)
-    for name, content in (("vdpp.json", SETTINGS["suggested"]), ("training.json", record(vae_state, unet_state))):
+    for name, content in (("vdpp.json", SETTINGS["suggested"]), ("training.json", record(vae_states, unet_state))):
         (options.model / name).write_text(json.dumps(content, indent=2) + "\n")
     size = sum(file.stat().st_size for file in options.model.rglob("*") if file.is_file())
     print(f"{options.model}: {size / 1e6:.1f} MB")

@@ -18,8 +18,8 @@ MOTIONS = (60, 110, 190)
 
 def psnr(a, b, where=None):
     """Between two pictures [H, W, 3] of 0..255, over the pixels `where` [H, W] says."""
-    difference = (a.astype(float) - b)[... if where is None else where]
-    return 10 * np.log10(255 ** 2 / max(np.mean(difference ** 2), 1e-3))
+    squared = np.mean((a.astype(float) - b)[... if where is None else where] ** 2)
+    return 10 * np.log10(255 ** 2 / squared) if squared > 0 else np.inf
 
 
 def still_pixels(clip):
@@ -62,7 +62,11 @@ def table(title, columns):
     names = list(columns)
     print(f"\n| {title} | " + " | ".join(names) + " |\n|---" + "|---" * len(names) + "|")
     for row in columns[names[0]]:
-        print(f"| {row} | " + " | ".join(f"{columns[name][row]:.2f}".rstrip("0").rstrip(".") for name in names) + " |")
+        print(f"| {row} | " + " | ".join(_short(columns[name][row]) for name in names) + " |")
+
+
+def _short(number):
+    return "equal" if np.isinf(number) else f"{number:.2f}".rstrip("0").rstrip(".")
 
 
 def seeds_matter(vdpp, model):

@@ -18,14 +18,16 @@ VAE = SETTINGS["vae"]
 
 
 def random_clips(paths, random, clips, frames, crop):
-    """float [clips * frames, 3, crop, crop]: pieces of scenes, the body some units further in each frame."""
+    """float [clips * frames, 3, crop, crop]: windows of scenes, the busiest of three each, with the body some path steps
+    further in each frame."""
     out = []
     for _ in range(clips):
         stride = random.integers(0, 3)
         start = random.integers(0, paths.shape[1] - stride * (frames - 1))
-        top, left = random.integers(0, paths.shape[2] - crop + 1, 2)
-        where = start + stride * np.arange(frames)
-        out.append(paths[random.integers(len(paths)), where, top:top + crop, left:left + crop])
+        scene, where = random.integers(len(paths)), start + stride * np.arange(frames)
+        corners = random.integers(0, paths.shape[2] - crop + 1, (3, 2))
+        windows = [paths[scene, where, top:top + crop, left:left + crop] for top, left in corners]
+        out.append(max(windows, key=np.std))
     return to_tensor(np.concatenate(out))
 
 
