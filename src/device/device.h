@@ -129,6 +129,7 @@ typedef enum vd_fault_kind {
     VD_INJECT_NEVER_FIRES,  /* the k-th record never completes */
     VD_INJECT_WAIT_DROPPED, /* the k-th wait is forgotten */
     VD_INJECT_NO_MEMORY,    /* the k-th allocation fails */
+    VD_INJECT_LOST,         /* the k-th launch and whatever is enqueued on the device after it fail */
 } vd_fault_kind;
 vd_code vd_faulty_device_open(vd_device *inner, vd_fault_kind kind, int k, vd_device **out, vd_error *err);
 

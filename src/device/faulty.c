@@ -17,6 +17,7 @@ typedef struct faulty_device {
     vd_device *inner;
     vd_fault_kind kind;
     _Atomic int left; /* calls of the chosen kind until the fault happens */
+    atomic_bool lost; /* nothing can be enqueued any more */
     range copied;     /* what a damaged copy wrote; a device damages one copy only */
 } faulty_device;
 
@@ -33,6 +34,13 @@ static const vd_device_table *inner_table(vd_device *d) {
 /* True once: at the k-th call of the chosen kind. */
 static bool strikes(vd_device *d, vd_fault_kind kind) {
     return wrapper(d)->kind == kind && atomic_fetch_sub(&wrapper(d)->left, 1) == 1;
+}
+
+/* What every call that enqueues begins with. */
+static vd_code check_lost(const vd_stream *s, vd_error *err) {
+    if (!atomic_load(&wrapper(s->device)->lost))
+        return VD_OK;
+    return vd_fail(err, VD_ERR_TRY_AGAIN, "device %s was lost (injected)", s->device->name);
 }
 
 static void mirror_memory(vd_device *d) {
@@ -90,6 +98,7 @@ static void faulty_event_close(vd_event *e) {
 }
 
 static vd_code faulty_record(vd_stream *s, vd_event *e, vd_error *err) {
+    VD_TRY(check_lost(s, err));
     if (strikes(s->device, VD_INJECT_NEVER_FIRES)) {
         atomic_fetch_add_explicit(&e->recorded, 1, memory_order_release);
         return VD_OK;
@@ -98,6 +107,7 @@ static vd_code faulty_record(vd_stream *s, vd_event *e, vd_error *err) {
 }
 
 static vd_code faulty_wait(vd_stream *s, vd_event *e, vd_error *err) {
+    VD_TRY(check_lost(s, err));
     if (strikes(s->device, VD_INJECT_WAIT_DROPPED))
         return VD_OK;
     return inner_table(s->device)->wait(s, e, err);
@@ -105,6 +115,7 @@ static vd_code faulty_wait(vd_stream *s, vd_event *e, vd_error *err) {
 
 static vd_code faulty_copy(vd_stream *s, vd_copy_kind kind, void *to, const void *from, size_t bytes,
                            vd_fault *fault, vd_error *err) {
+    VD_TRY(check_lost(s, err));
     return inner_table(s->device)->copy(s, kind, to, from, bytes, fault, err);
 }
 
@@ -127,6 +138,7 @@ static vd_code spoil(vd_stream *s, void (*damage)(void *argument), void *first, 
 
 static vd_code faulty_copy_peer(vd_stream *s, vd_device *to_device, void *to, const void *from, size_t bytes,
                                 vd_fault *fault, vd_error *err) {
+    VD_TRY(check_lost(s, err));
     if (strikes(s->device, VD_INJECT_COPY_DROPPED))
         return VD_OK;
     if (to_device->table == &faulty_table)
@@ -140,6 +152,7 @@ static vd_code faulty_copy_peer(vd_stream *s, vd_device *to_device, void *to, co
 }
 
 static vd_code faulty_notify(vd_stream *s, void (*call)(void *argument), void *argument, vd_error *err) {
+    VD_TRY(check_lost(s, err));
     return inner_table(s->device)->notify(s, call, argument, err);
 }
 
@@ -165,6 +178,9 @@ static void faulty_exec_close(vd_device *d, vd_exec *x) {
 }
 
 static vd_code faulty_launch(vd_stream *s, vd_exec *x, vd_fault *fault, vd_error *err) {
+    if (strikes(s->device, VD_INJECT_LOST))
+        atomic_store(&wrapper(s->device)->lost, true);
+    VD_TRY(check_lost(s, err));
     if (strikes(s->device, VD_INJECT_LAUNCH_FAILS)) {
         vd_error error;
         vd_fail(&error, VD_ERR_INTERNAL, "device %s: a launch failed (injected)", s->device->name);

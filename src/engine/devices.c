@@ -236,7 +236,7 @@ static vd_code inject(vd_devices *d, const char *text, vd_error *err) {
         [VD_INJECT_LAUNCH_FAILS] = "launch-fails", [VD_INJECT_COPY_DROPPED] = "copy-dropped",
         [VD_INJECT_COPY_ZEROED] = "copy-zeroed",   [VD_INJECT_COPY_FLIPPED] = "copy-flipped",
         [VD_INJECT_NEVER_FIRES] = "never-fires",   [VD_INJECT_WAIT_DROPPED] = "wait-dropped",
-        [VD_INJECT_NO_MEMORY] = "no-memory"};
+        [VD_INJECT_NO_MEMORY] = "no-memory",       [VD_INJECT_LOST] = "device-lost"};
     char device[16] = "", kind[32];
     int hit = 0, f = VD_INJECT_LAUNCH_FAILS, k, length = 0;
     if (!text)
@@ -246,9 +246,9 @@ static vd_code inject(vd_devices *d, const char *text, vd_error *err) {
     while (hit < d->count && strcmp(d->at[hit]->name, device) != 0)
         hit++;
     bool parsed = hit < d->count && sscanf(text + length, ":%31[a-z-]:%d", kind, &k) == 2;
-    while (parsed && f <= VD_INJECT_NO_MEMORY && strcmp(kinds[f], kind) != 0)
+    while (parsed && f <= VD_INJECT_LOST && strcmp(kinds[f], kind) != 0)
         f++;
-    if (!parsed || f > VD_INJECT_NO_MEMORY)
+    if (!parsed || f > VD_INJECT_LOST)
         return vd_fail(err, VD_ERR_USAGE, "--inject %s: must be DEVICE:KIND:COUNT", text);
     for (int i = 0; i < d->count; i++)
         VD_TRY(vd_faulty_device_open(d->opened[i], i == hit ? (vd_fault_kind)f : VD_INJECT_NOTHING, k,

@@ -440,6 +440,8 @@ static void *stage_main(void *argument) {
         code = CALL(s, stream_drain, s->copy, &error);
     if (code == VD_OK && !run_is_broken(s))
         code = CALL(s, stream_drain, s->compute, &error);
+    if (code == VD_ERR_TRY_AGAIN && !run_is_broken(s))
+        vd_fail(&error, code, "%s; finished outputs are kept, run again for the rest", error.message);
     if (code != VD_OK)
         vd_run_break(s->run, &error);
     return NULL;

@@ -368,6 +368,29 @@ static void test_stop_at_any_time(void **state) {
     }
 }
 
+/* A device that is lost ends the run in time and is named; what was finished stands, the rest may be tried again. */
+static void test_device_lost(void **state) {
+    const stage_set *set = *state;
+    static const int at[] = {1, 3, 8, 14};
+    int made = 0, left = 0;
+    for (int m = 0; m < 3; m++)
+        for (int device = 0; device < 3; device++)
+            for (int i = 0; i < 4; i += 1 + (STRIDE > 1)) {
+                char injection[48], name[8];
+                snprintf(injection, sizeof injection, "cpu:%d:device-lost:%d", device, at[i]);
+                snprintf(name, sizeof name, "cpu:%d ", device);
+                take t = studio_run(
+                    &set->studio, (scene){.devices = 3, .samples = 6, .mode = modes[m], .inject = injection});
+                left += check_results(injection, &t, set->latents, 75);
+                made += t.report->made;
+                if (t.code == 75 && (!strstr(t.error.message, name) || !strstr(t.error.message, "run again")))
+                    fail_msg("%s, %s: %s", modes[m], injection, t.error.message);
+                assert_int_equal(t.code, t.report->made < 6 ? 75 : 0);
+                take_free(&t);
+            }
+    assert_true(made > 0 && left > 0);
+}
+
 static int open_set(void **state) {
     static stage_set set;
     set.studio = studio_open();
@@ -388,6 +411,7 @@ int main(void) {
                                        cmocka_unit_test(test_failed_sample_has_no_file),
                                        cmocka_unit_test(test_never_fires),
                                        cmocka_unit_test(test_no_memory),
+                                       cmocka_unit_test(test_device_lost),
                                        cmocka_unit_test(test_bad_images),
                                        cmocka_unit_test(test_files_that_cannot_be),
                                        cmocka_unit_test(test_stop_while_running),
