@@ -1,0 +1,28 @@
+#include "memory.h"
+
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+
+bool test_memory_ready(void) {
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0)
+        return true;
+    puts("skip: there is no GPU");
+    return false;
+}
+
+void *test_memory_take(size_t bytes) {
+    void *memory = NULL;
+    return cudaMallocManaged(&memory, bytes, cudaMemAttachGlobal) == cudaSuccess ? memory : NULL;
+}
+
+void test_memory_give(void *memory) {
+    if (cudaFree(memory) != cudaSuccess)
+        puts("a tensor could not be freed");
+}
+
+void test_memory_wait(void) {
+    cudaError_t result = cudaDeviceSynchronize();
+    if (result != cudaSuccess)
+        printf("kernel: %s\n", cudaGetErrorString(result));
+}
