@@ -4,7 +4,7 @@
  * second. */
 #include "device/cuda_lower.h"
 
-enum { HIDDEN_BYTES = 384 << 20 }; /* of one piece: what goes up and what comes out of the gate */
+enum { HIDDEN_BYTES = 256 << 20 }; /* of one piece: what goes up and what comes out of the gate */
 
 /* The two products for so many rows. */
 typedef struct piece {
