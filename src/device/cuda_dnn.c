@@ -76,12 +76,13 @@ static vd_cuda_conv_spec as_conv(const vd_cuda_gemm_spec *s) {
                                .alpha = s->alpha};
 }
 
-/* Whether every run of rows begins where a tensor may. */
+/* Whether every run of rows begins where a tensor may, and cuDNN has a kernel at hand: a sum without a bias it would
+ * compile. */
 static bool fits_conv(const vd_cuda_gemm_spec *s) {
     int64_t bytes = (int64_t)vd_dtype_bytes(s->dtype), rows = s->m / s->runs;
     bool aligned = vd_cuda_alignment(rows * s->k * bytes) == VD_CUDA_ALIGNMENT &&
                    vd_cuda_alignment(s->n * bytes) == VD_CUDA_ALIGNMENT;
-    return s->out == s->dtype && (s->runs == 1 || aligned);
+    return s->out == s->dtype && (s->bias || !s->add) && (s->runs == 1 || aligned);
 }
 
 /* ---- attention ---- */
