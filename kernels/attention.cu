@@ -1,4 +1,4 @@
-/* Attention of any width and length, in fp32. A block takes 64 queries of one head and goes over the keys 64 at a time,
+/* Attention of any width, length and type, in fp32, where no tensor core can do it. A block takes 64 queries of one head and goes over the keys 64 at a time,
  * with an online softmax; of 16 x 16 threads each has 4 queries by 4 keys, then 4 queries by 4 columns of every 64 of the
  * result. Heads wider than 512 are split over blocks, which then compute the same weights. */
 #include "kernels/attention.cuh"
@@ -240,6 +240,8 @@ using namespace vdk;
 cudaError_t vdk_run_attention(const vdk_attention *a, cudaStream_t stream) {
     if (attention_is_short(a))
         return run_short_attention(a, stream);
+    if (attention_is_wide(a))
+        return run_wide_attention(a, stream);
     return for_type(a->dtype, [&](auto type) {
         using T = decltype(type);
         if (a->width % own != 0)

@@ -33,6 +33,10 @@ __host__ __device__ inline int64_t head_count(const vdk_attention &a) {
 bool attention_is_short(const vdk_attention *a);
 cudaError_t run_short_attention(const vdk_attention *a, cudaStream_t stream);
 
+/* Any number of tokens of a width of 64, 128 .. 512 in 16 bits, on tensor cores (attention_wide.cu). */
+bool attention_is_wide(const vdk_attention *a);
+cudaError_t run_wide_attention(const vdk_attention *a, cudaStream_t stream);
+
 } // namespace vdk
 
 #endif

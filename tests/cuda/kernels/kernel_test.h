@@ -110,8 +110,8 @@ static inline void finish(pool *p) {
     for (int i = 0; i < p->used; i++) {
         tensor t = p->list[i];
         size_t bytes = (size_t)t.count * bytes_of(t.dtype);
-        for (size_t k = 0; k < GUARD; k++)
-            if (t.memory[k] != GUARD_BYTE || t.memory[GUARD + bytes + k] != GUARD_BYTE)
+        for (int k = 0; k < GUARD; k++)
+            if (t.memory[k] != GUARD_BYTE || t.memory[GUARD + bytes + (size_t)k] != GUARD_BYTE)
                 fail_msg("tensor %d of %lld elements: %zu bytes outside were written", i, (long long)t.count,
                          k);
         test_memory_give(t.memory);

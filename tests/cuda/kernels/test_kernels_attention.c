@@ -89,6 +89,17 @@ static void lengths_around_a_tile(void **state) {
             attend(float_types[t], 2, 1, lengths[i], 2, 64, 1);
 }
 
+/* The ring of tiles goes round, the last tile of keys is full or not. */
+static void wide_on_tensor_cores(void **state) {
+    (void)state;
+    for (int t = 0; t < FLOAT_TYPES; t++) {
+        attend(float_types[t], 1, 1, 130, 2, 128, 1);
+        attend(float_types[t], 2, 1, 64, 1, 192, 1);
+        attend(float_types[t], 1, 1, 65, 1, 512, 1);
+    }
+    attend(VD_F16, 1, 3, 200, 1, 64, 4);
+}
+
 static void widths(void **state) {
     (void)state;
     static const int sizes[] = {1, 2, 5, 8, 16, 36, 80, 129, 160, 512, 520};
@@ -105,5 +116,5 @@ static void sharp(void **state) {
     attend(VD_F16, 1, 2, 31, 1, 64, 6);
 }
 
-KERNEL_TESTS(cmocka_unit_test(temporal), cmocka_unit_test(lengths_around_a_tile), cmocka_unit_test(widths),
-             cmocka_unit_test(sharp))
+KERNEL_TESTS(cmocka_unit_test(temporal), cmocka_unit_test(lengths_around_a_tile),
+             cmocka_unit_test(wide_on_tensor_cores), cmocka_unit_test(widths), cmocka_unit_test(sharp))

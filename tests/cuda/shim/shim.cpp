@@ -55,13 +55,21 @@ constexpr size_t stack_bytes = 128 << 10, max_shared = 99 << 10; /* the least of
 
 enum state { READY, AT_WARP, AT_BLOCK, DONE };
 
+struct copy {
+    void *to;
+    const void *from; /* NULL: zeros */
+    int group;
+};
+
 struct fiber {
     void *stack; /* lowest address; NULL until it first runs */
     void *at;    /* saved stack pointer */
     enum state state;
-    const char *call; /* that it waits in */
-    void *fake;       /* AddressSanitizer's own */
-    unsigned rounds;  /* exchanges so far */
+    const char *call;         /* that it waits in */
+    void *fake;               /* AddressSanitizer's own */
+    unsigned rounds;          /* exchanges so far */
+    int groups;               /* of copies, committed */
+    std::vector<copy> copies; /* not yet made */
 };
 
 struct exchange {
@@ -233,4 +241,23 @@ const unsigned char *shim_exchange(const char *call, const void *mine, size_t by
         memcpy(slots + index % warp * shim_slot, mine, bytes);
     give_way(AT_WARP, call);
     return slots;
+}
+
+void shim_copy_later(void *to, const void *from, bool inside) {
+    here.running->copies.push_back({to, inside ? from : nullptr, here.running->groups});
+}
+
+void shim_commit_copies() {
+    here.running->groups++;
+}
+
+void shim_wait_for_copies(int left) {
+    fiber *f = here.running;
+    auto late = f->copies.begin();
+    for (; late != f->copies.end() && late->group < f->groups - left; ++late)
+        if (late->from)
+            memcpy(late->to, late->from, 16);
+        else
+            memset(late->to, 0, 16);
+    f->copies.erase(f->copies.begin(), late);
 }

@@ -99,6 +99,11 @@ template <class T> T __shfl_sync(unsigned, T value, int lane) {
     return shim_from_lane<T>(shim_exchange("__shfl_sync", &value, sizeof value), lane);
 }
 
+/* Copies of 16 bytes, or of zeros, that are made when their thread waits for them, and no sooner. */
+void shim_copy_later(void *to, const void *from, bool inside);
+void shim_commit_copies();
+void shim_wait_for_copies(int left);
+
 /* ---- arithmetic ---- */
 
 #define __expf expf /* glibc has that name too */
@@ -183,6 +188,16 @@ static inline void load_matrices(uint32_t (&out)[4], const void *row) {
 }
 static inline void load_matrices_transposed(uint32_t (&out)[4], const void *row) {
     shim_load_matrices(out, 4, row, true);
+}
+
+static inline void copy_async(void *to, const void *from, bool inside) {
+    shim_copy_later(to, from, inside);
+}
+static inline void commit_copies() {
+    shim_commit_copies();
+}
+template <int left> void wait_for_copies() {
+    shim_wait_for_copies(left);
 }
 
 } // namespace vdk
