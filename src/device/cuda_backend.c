@@ -191,6 +191,8 @@ static vd_code count_gpus(vd_cuda_backend *b, vd_error *err) {
     int driver = b->base.driver, runtime = b->base.runtime;
     cudaError_t result = cudaGetDeviceCount(&b->count);
     (void)cudaGetLastError();
+    if (driver == 0)
+        return vd_fail(err, VD_ERR_UNAVAILABLE, "no CUDA here: NVIDIA's driver is not running");
     if (result == cudaErrorInsufficientDriver)
         return vd_fail(
             err, VD_ERR_UNAVAILABLE,

@@ -1,10 +1,14 @@
-/* Runs a program on one virtual CPU device, through the device table, and brings back what it wrote. */
+/* Runs a program on one device, through the device table, and brings back what it wrote. The device is a virtual CPU, or
+ * CUDA's first where VD_TEST_CUDA is defined. */
 #ifndef VD_TESTS_RUN_PROGRAM_H
 #define VD_TESTS_RUN_PROGRAM_H
 
 #include "must.h"
 
 #include "device/backend.h"
+#ifdef VD_TEST_CUDA
+#include "device/cuda_module.h"
+#endif
 
 #include <stdlib.h>
 
@@ -14,8 +18,16 @@ typedef struct machine {
     vd_stream *stream;
 } machine;
 
+static inline vd_code machine_backend(vd_backend **out, vd_error *err) {
+#ifdef VD_TEST_CUDA
+    return vd_cuda_entry(&(vd_cuda_request){0}, out, err);
+#else
+    return vd_cpu_backend_open(NULL, out, err);
+#endif
+}
+
 static inline void machine_open(machine *m) {
-    must(vd_cpu_backend_open(NULL, &m->backend, err));
+    must(machine_backend(&m->backend, err));
     must(m->backend->table->open(m->backend, &(int){0}, 1, &m->device, err));
     must(m->device->table->stream_open(m->device, "test", &m->stream, err));
 }
