@@ -50,10 +50,13 @@ def animate(vdpp, model, clips, *options):
             lines.append({"image": str(folder / f"{i:03d}.png"), "seed": clip.seed, "motion": clip.motion,
                           "fps": clip.fps, "output": str(folder / f"out-{i:03d}")})
         (folder / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        subprocess.run([vdpp, "-q", "-m", model, "--jobs", folder / "jobs.jsonl", "--format", "png", "--parallel", "data",
-                        *options], check=True, stdout=subprocess.DEVNULL)
-        return np.stack([np.stack([np.asarray(Image.open(file)) for file in sorted((folder / f"out-{i:03d}").glob("*.png"))])
-                         for i in range(len(clips))])
+        subprocess.run([vdpp, "-q", "-m", model, "--jobs", folder / "jobs.jsonl", "--format", "png",
+                        "--parallel", "data", *options], check=True, stdout=subprocess.DEVNULL)
+        return np.stack([_read_frames(folder / f"out-{i:03d}") for i in range(len(clips))])
+
+
+def _read_frames(folder):
+    return np.stack([np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))])
 
 
 def processor_name():

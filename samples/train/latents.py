@@ -5,7 +5,6 @@ from torch import nn
 
 from networks import make_vae
 from training import load_averaged, to_tensor
-from world import WORLD
 
 
 def load_vae(folder):

@@ -27,8 +27,8 @@ def make_unet():
 def make_image_encoder():
     """The picture at 224 x 224 [B, 3, 224, 224], normalised, to an embedding [B, EMBEDDING]."""
     return CLIPVisionModelWithProjection(CLIPVisionConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=224, patch_size=32,
-        projection_dim=EMBEDDING, hidden_act="gelu"))
+        hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=224,
+        patch_size=32, projection_dim=EMBEDDING, hidden_act="gelu"))
 
 
 def make_scheduler():

@@ -17,7 +17,7 @@ DECODER = SETTINGS["decoder"]
 
 
 def random_clip(paths, latents, random):
-    """Pictures [F, 3, H, W] and their latents [F, 4, h, w], the body a whole number of path steps further in each frame."""
+    """Pictures [F, 3, H, W] and their latents [F, 4, h, w], the body some path steps further in each frame."""
     stride = random.integers(0, 3)
     start = random.integers(0, paths.shape[1] - stride * (WORLD["frames"] - 1))
     scene, where = random.integers(len(paths)), start + stride * np.arange(WORLD["frames"])
@@ -31,7 +31,8 @@ def main():
     use_planar_temporal_convolutions()
     vae = load_vae(options.folder)[0].to(team.device)
     latents = cached_latents(options.folder, paths, vae, team)
-    trainer = Trainer("decoder", nn.ModuleDict({"decoder": vae.decoder.requires_grad_(True)}), DECODER, team, options.folder)
+    networks = nn.ModuleDict({"decoder": vae.decoder.requires_grad_(True)})
+    trainer = Trainer("decoder", networks, DECODER, team, options.folder)
 
     def loss_of_batch(random):
         pictures, seen = (part.to(team.device) for part in random_clip(paths, latents, random))

@@ -37,7 +37,8 @@ class Clips:
         self.paths, self.latents, self.vae, self.device = paths, latents, vae, device
 
     def draw(self, random, count):
-        """Latents [B, F, 4, h, w] (unit variance), first pictures [B, 3, H, W], image latents [B, 4, h, w], ids [B, 3]."""
+        """Latents of unit variance [B, F, 4, h, w], first pictures [B, 3, H, W] of -1..1, image latents
+        [B, 4, h, w] and time ids [B, 3]."""
         clips, firsts, ids = [], [], []
         for _ in range(count):
             scene, motion, fps = random.integers(len(self.latents)), self._motion(random), random.integers(*self._fps())
@@ -76,7 +77,7 @@ class Clips:
 
 
 def clip_pixels(pictures):
-    """[B, 3, H, W] of -1..1 to [B, 3, 224, 224] as the pipeline feeds the image encoder (it enlarges here: no antialiasing)."""
+    """[B, 3, H, W] of -1..1 to [B, 3, 224, 224] as the image encoder gets them; enlarging needs no antialiasing."""
     mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1)
                  for v in (CLIPImageProcessor().image_mean, CLIPImageProcessor().image_std))
     large = F.interpolate(pictures, (224, 224), mode="bicubic", align_corners=True)
@@ -116,8 +117,8 @@ def show(pipeline, folder, step):
     rows = []
     for k, motion in enumerate((127, 127, 190, 70)):
         clip = draw_frames(draw_scene(WORLD["held_out_seed"] + k), units_per_frame(motion, 7) * np.arange(FRAMES))
-        made = pipeline(Image.fromarray(clip[0]), WORLD["pixels"], WORLD["pixels"], num_frames=FRAMES, num_inference_steps=8,
-                        fps=7, motion_bucket_id=motion, max_guidance_scale=1.0, output_type="np",
+        made = pipeline(Image.fromarray(clip[0]), WORLD["pixels"], WORLD["pixels"], num_frames=FRAMES,
+                        num_inference_steps=8, fps=7, motion_bucket_id=motion, max_guidance_scale=1.0, output_type="np",
                         generator=torch.Generator().manual_seed(k)).frames[0]
         rows += [clip, np.round(made * 255).astype(np.uint8)]
     save_strip(rows, folder / f"unet-{step:06d}.png")

@@ -11,14 +11,15 @@ from torch import nn
 
 from networks import make_vae
 from pictures import save_strip
-from training import Team, Trainer, arguments, cached_paths, to_pixels, to_tensor, use_planar_temporal_convolutions
+from training import (Team, Trainer, arguments, cached_paths, to_pixels, to_tensor,
+                      use_planar_temporal_convolutions)
 from world import SETTINGS, WORLD, draw_frames, draw_scene
 
 VAE = SETTINGS["vae"]
 
 
 def random_clips(paths, random, clips, frames, crop):
-    """float [clips * frames, 3, crop, crop]: windows of scenes, the busiest of three each, with the body some path steps
+    """float [clips * frames, 3, crop, crop]: windows of scenes, the busiest of three each; the body is some path steps
     further in each frame."""
     out = []
     for _ in range(clips):

@@ -15,7 +15,7 @@ from torch import nn
 from engine import processor_name
 from world import WORLD, draw_frames, draw_scene
 
-# glibc hands large blocks back to the system after every operation unless told otherwise; on a CPU that doubles the time.
+# glibc hands large blocks back to the system after every operation unless told otherwise: twice the time.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
                 "MALLOC_TOP_PAD_": str(1 << 28)}
 

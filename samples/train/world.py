@@ -1,7 +1,7 @@
 """The world of the sample model: small landscapes in which one body moves in a way that its look tells.
 
-A picture is 64 x 64 units, x to the right and y down, drawn at any number of pixels with antialiased edges. A ball rolls to the right,
-a balloon rises, a boat sails where its jib points, a comet flies away from its tail. All else stands still.
+A picture is 64 x 64 units, x to the right and y down, drawn at any number of pixels with antialiased edges. A ball rolls
+to the right, a balloon rises, a boat sails where its jib points, a comet flies away from its tail. All else stands still.
 
 How far a body moves from frame to frame is a law of the settings alone: `units_per_frame`.
 """
@@ -15,6 +15,8 @@ SETTINGS = json.loads((pathlib.Path(__file__).parent / "settings.json").read_tex
 WORLD = SETTINGS["world"]
 UNITS = 64.0
 KINDS = ("ball", "balloon", "boat", "comet")
+RADII = ((7.5, 9.5), (8, 9.5), (8, 9.5), (5, 6.5))           # of each kind, units
+HORIZONS = ((42, 48), (54, 58), (34, 40), (50, 56))          # where the ground or the water begins, y
 
 # sky at the top, sky at the horizon, far hills, near hills; RGB of 0..255
 SKIES = {
@@ -58,10 +60,7 @@ def draw_scene(seed):
     angle = np.radians(rng.uniform(25, 45))
     heading = {"ball": (1, 0), "balloon": (0, -1), "boat": (side, 0),
                "comet": (side * np.cos(angle), np.sin(angle))}[kind]
-    radius = {"ball": rng.uniform(7.5, 9.5), "balloon": rng.uniform(8, 9.5), "boat": rng.uniform(8, 9.5),
-              "comet": rng.uniform(5, 6.5)}[kind]
-    horizon = {"ball": rng.uniform(42, 48), "balloon": rng.uniform(54, 58), "boat": rng.uniform(34, 40),
-               "comet": rng.uniform(50, 56)}[kind]
+    radius, horizon = (rng.uniform(*np.transpose(ranges))[KINDS.index(kind)] for ranges in (RADII, HORIZONS))
     dark = kind == "comet"
     sky = list(SKIES)[rng.integers(4, 6) if dark else rng.integers(0, 4)]
     first, second = rng.choice(len(PAINTS) - (kind == "boat"), 2, replace=False)  # a white jib would not show
@@ -196,8 +195,9 @@ def _boat(scene, x, y, px):
     mast = np.maximum(np.abs(x - 0.05 * r) - 0.5, np.abs(y + 0.8 * r) - 0.8 * r)
     main = _polygon(x, y, [(-0.02 * r, -1.6 * r), (-0.02 * r, -0.15 * r), (-0.85 * r, -0.15 * r)])
     jib = _polygon(x, y, [(0.15 * r, -1.35 * r), (1.05 * r, -0.15 * r), (0.15 * r, -0.15 * r)])
-    return _layers(x, [(_cover(mast, px), np.array((0.35, 0.22, 0.12))), (_cover(main, px), np.array((0.98, 0.97, 0.93))),
-                       (_cover(jib, px), scene.trim), (_cover(hull, px), scene.paint)])
+    wood, canvas = np.array((0.35, 0.22, 0.12)), np.array((0.98, 0.97, 0.93))
+    return _layers(x, [(_cover(mast, px), wood), (_cover(main, px), canvas), (_cover(jib, px), scene.trim),
+                       (_cover(hull, px), scene.paint)])
 
 
 def _comet(scene, x, y, px):
