@@ -166,12 +166,13 @@ static vd_code append(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_p
     return VD_OK;
 }
 
-/* Every product has a kernel, but which one shows only on the device: until then a plan without one, for what memory it
- * may want. */
+/* Every product has a kernel, but which one shows only on the device: until then a plan that is described, not decided,
+ * for the memory that it may want. */
 static vd_code append_undecided(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
                                 vd_error *err) {
     vd_cuda_plan *p;
     VD_TRY(append(m, problem, plans, &p, err));
+    VD_TRY(open_lt(m, &problem->gemm, &p->lt, err));
     p->workspace = m->workspace_cap < WORKSPACE_CAP ? m->workspace_cap : WORKSPACE_CAP;
     p->precompiled = true;
     snprintf(p->name, sizeof p->name, "cuBLASLt, chosen on the device");

@@ -2,15 +2,19 @@
 
 #include <stdlib.h>
 
+/* The category of statuses for no device, no driver, libraries of different versions; cuDNN has no name for it. */
+enum { NO_DEVICE = 1000 };
+
 vd_code vd_dnn_check(cudnnStatus_t status, const char *call, vd_error *err) {
     if (status == CUDNN_STATUS_SUCCESS)
         return VD_OK;
     char reason[512] = "";
     cudnnGetLastErrorString(reason, sizeof reason);
-    bool memory = status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
-                  status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
-    return vd_fail(err, memory ? VD_ERR_UNAVAILABLE : VD_ERR_INTERNAL, "cuDNN's %s failed: %s (%d) %s", call,
-                   cudnnGetErrorString(status), (int)status, reason);
+    bool unavailable = CUDNN_STATUS_CATEGORY(status) == NO_DEVICE ||
+                       status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+                       status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+    return vd_fail(err, unavailable ? VD_ERR_UNAVAILABLE : VD_ERR_INTERNAL, "cuDNN's %s failed: %s (%d) %s",
+                   call, cudnnGetErrorString(status), (int)status, reason);
 }
 
 /* ---- the builder ---- */

@@ -56,7 +56,7 @@ struct vd_cuda_plan {
     bool precompiled;
     char name[128];
     vd_dnn_desc dnn;           /* cuDNN's plan; NULL: a product by cuBLASLt */
-    struct vd_cuda_lt *lt;     /* NULL: cuDNN's, or cuBLASLt's that is chosen where there is a device */
+    struct vd_cuda_lt *lt;     /* NULL: cuDNN's */
     char key[VD_CUDA_KEY_CAP]; /* in the list of open plans only */
     int owners;
     vd_cuda_plan *next;
