@@ -11,4 +11,10 @@ vd_code vd_generate_command(const vd_options *options, int argument_count, char 
 /* Prints the plan of a run. */
 vd_code vd_plan_command(const vd_options *options, FILE *out, vd_error *err);
 
+/* Prints what devices there are and how states get from one to another. */
+vd_code vd_devices_command(const vd_options *options, FILE *out, vd_error *err);
+
+/* Prints what a run needs and whether it is there, a line each. Fails when something is not and has to be. */
+vd_code vd_doctor_command(const vd_options *options, FILE *out, vd_error *err);
+
 #endif

@@ -16,7 +16,26 @@ static void hold_standard_files(void) {
             _Exit(VD_ERR_IO);
 }
 
-static vd_code run_command(vd_options *options, unsigned where, int argc, char **argv, vd_error *err) {
+/* What comes before the options; without it, videos are made. */
+typedef struct command {
+    const char *name;
+    unsigned where;
+    vd_code (*run)(const vd_options *options, FILE *out, vd_error *err);
+} command;
+
+static const command commands[] = {{"plan", VD_IN_PLAN, vd_plan_command},
+                                   {"devices", VD_IN_DEVICES, vd_devices_command},
+                                   {"doctor", VD_IN_DOCTOR, vd_doctor_command}};
+
+static const command *find_command(const char *name) {
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+/* `named`: NULL for making videos. */
+static vd_code run_command(vd_options *options, const command *named, int argc, char **argv, vd_error *err) {
     if (options->help) {
         vd_options_print_help(stdout);
         return VD_OK;
@@ -25,8 +44,7 @@ static vd_code run_command(vd_options *options, unsigned where, int argc, char *
         printf("vdpp %s (commit %s, %s)\n", VDPP_VERSION, vd_build_commit, vd_build_description);
         return VD_OK;
     }
-    return where == VD_IN_PLAN ? vd_plan_command(options, stdout, err)
-                               : vd_generate_command(options, argc, argv, err);
+    return named ? named->run(options, stdout, err) : vd_generate_command(options, argc, argv, err);
 }
 
 /* Everything printed has arrived, or the exit code says that it has not. */
@@ -46,16 +64,19 @@ int main(int argc, char **argv) {
     /* Buffers that loading needs for a moment go back to the system at once, as --dry-run counts them. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
     setenv("HWLOC_HIDE_ERRORS", "2", 0); /* it would print that a container has no /sys */
-    bool named = argc > 1 && argv[1][0] != '-', plan = named && strcmp(argv[1], "plan") == 0;
-    unsigned where = plan ? VD_IN_PLAN : VD_IN_RUN;
+    bool is_named = argc > 1 && argv[1][0] != '-';
+    const command *named = is_named ? find_command(argv[1]) : NULL;
     vd_options_init(&options);
     vd_code code =
-        named && !plan
+        is_named && !named
             ? vd_fail(&err, VD_ERR_USAGE,
-                      "unknown command '%.60s'; there is 'plan', and images are given with -i", argv[1])
-            : vd_options_parse(&options, where, argc - 1 - plan, argv + 1 + plan, getenv, &err);
+                      "unknown command '%.60s'; there are plan, devices and doctor, and images are "
+                      "given with -i",
+                      argv[1])
+            : vd_options_parse(&options, named ? named->where : VD_IN_RUN, argc - 1 - is_named,
+                               argv + 1 + is_named, getenv, &err);
     if (code == VD_OK)
-        code = run_command(&options, where, argc, argv, &err);
+        code = run_command(&options, named, argc, argv, &err);
     code = flush_output(code, &err);
     if (code != VD_OK && err.message[0])
         fprintf(stderr, "vdpp: %s\n", err.message);

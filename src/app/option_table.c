@@ -5,7 +5,8 @@
 #define RUN_JOB (VD_IN_RUN | VD_IN_JOB)
 #define RUN_PLAN (VD_IN_RUN | VD_IN_PLAN)
 #define RUN_PLAN_JOB (VD_IN_RUN | VD_IN_PLAN | VD_IN_JOB)
-#define ONE_SHOT (VD_IN_RUN | VD_IN_PLAN | VD_NO_VARIABLE)
+#define RUN_DEVICES_DOCTOR (VD_IN_RUN | VD_IN_DEVICES | VD_IN_DOCTOR)
+#define ONE_SHOT (RUN_DEVICES_DOCTOR | VD_IN_PLAN | VD_NO_VARIABLE)
 #define OF(member) offsetof(vd_options, member)
 #define LIMIT VD_SAMPLE_LIMIT
 
@@ -23,7 +24,7 @@ const vd_option vd_option_table[] = {
     {"Input", 0, "fit", NULL, "HOW", 1, RUN_JOB, vd_read_choice, OF(request.job.fit), 0, 0,
      "crop|stretch|pad", "how an image of another shape meets the video's: crop, stretch or pad (crop)"},
 
-    {"Model", 'm', "model", NULL, "DIR|ORG/NAME", 1, RUN, vd_read_text, OF(model), 0, 0, NULL,
+    {"Model", 'm', "model", NULL, "DIR|ORG/NAME", 1, RUN | VD_IN_DOCTOR, vd_read_text, OF(model), 0, 0, NULL,
      "diffusers folder, or a model in the local Hugging Face cache (the sample model)"},
     {"Model", 0, "dtype", NULL, "TYPE", 1, RUN, vd_read_choice, OF(dtype), 0, 0, "fp32|fp16|bf16",
      "storage of weights and activations: fp32, fp16 or bf16 (fp16 on GPUs, fp32 on the CPU)"},
@@ -53,8 +54,8 @@ const vd_option vd_option_table[] = {
 
     {"Devices", 0, "gpus", NULL, "N|LIST", 1, RUN_PLAN, vd_read_ints, OF(gpus), 0, 1023, NULL,
      "how many devices, or their numbers as in 0,2,5 (all GPUs; without any one per CPU, at most 8)"},
-    {"Devices", 0, "device", NULL, "KIND", 1, RUN, vd_read_choice, OF(device), 0, 0, "auto|cuda|cpu",
-     "auto, cuda or cpu (auto)"},
+    {"Devices", 0, "device", NULL, "KIND", 1, RUN_DEVICES_DOCTOR, vd_read_choice, OF(device), 0, 0,
+     "auto|cuda|cpu", "auto, cuda or cpu (auto)"},
     {"Devices", 0, "devices", NULL, "LIST", 1, RUN, vd_read_text, OF(devices), 0, 0, NULL,
      "devices by name, as in cuda:0,cuda:1 or cpu:0,cpu:1; cuda:0,cuda:0 puts two stages on one GPU"},
     {"Devices", 0, "parallel", NULL, "MODE", 1, RUN_PLAN, vd_read_choice, OF(mode), 0, 0,
@@ -63,12 +64,12 @@ const vd_option vd_option_table[] = {
      "makespan|latency|cadence", "what auto aims for: makespan, latency or cadence (makespan)"},
     {"Devices", 0, "split", NULL, "LIST", 1, RUN_PLAN, vd_read_ints, OF(split), 0, 1000, NULL,
      "steps per device of a pipeline, as in 4,4,4,4,3,3,3 (by cost)"},
-    {"Devices", 0, "p2p", NULL, "HOW", 1, RUN, vd_read_choice, OF(p2p), 0, 0, "auto|on|off",
+    {"Devices", 0, "p2p", NULL, "HOW", 1, RUN | VD_IN_DEVICES, vd_read_choice, OF(p2p), 0, 0, "auto|on|off",
      "direct copies between GPUs; no effect on the CPU (auto)"},
 
     {"Output", 'o', "output", NULL, "TEMPLATE", 1, RUN_JOB, vd_read_text, OF(request.output), 0, 0, NULL,
      "file with {stem} {seed} {index} {gpus}; its extension picks the format (out/{stem}-s{seed})"},
-    {"Output", 0, "output-dir", NULL, "DIR", 1, RUN, vd_read_text, OF(output_dir), 0, 0, NULL,
+    {"Output", 0, "output-dir", NULL, "DIR", 1, RUN | VD_IN_DOCTOR, vd_read_text, OF(output_dir), 0, 0, NULL,
      "folder for what --output names (out)"},
     {"Output", 0, "format", NULL, "LIST", 1, RUN, vd_read_formats, OF(formats), 0, 0, NULL,
      "several of mp4,gif,png,latents (mp4, or png in a build without FFmpeg)"},
@@ -87,14 +88,14 @@ const vd_option vd_option_table[] = {
     {"Observe", 'v', "verbose", NULL, NULL, 0, RUN, vd_read_switch, OF(verbose), 0, 0, NULL, "say more"},
     {"Observe", 0, "stall-timeout", NULL, "S", 1, RUN | VD_HIDDEN, vd_read_double, OF(stall_timeout_s), 0,
      1e6, NULL, NULL},
-    {"Observe", 0, "cuda-module", NULL, "FILE", 1, RUN | VD_HIDDEN, vd_read_text, OF(cuda_module), 0, 0, NULL,
-     NULL},
+    {"Observe", 0, "cuda-module", NULL, "FILE", 1, RUN_DEVICES_DOCTOR | VD_HIDDEN, vd_read_text,
+     OF(cuda_module), 0, 0, NULL, NULL},
     {"Observe", 0, "inject", NULL, "FAULT", 1, RUN | VD_HIDDEN, vd_read_text, OF(inject), 0, 0, NULL, NULL},
 
     {"Plan", 0, "cost", NULL, "encode=E,step=1,decode=D,handoff=H", 1, VD_IN_PLAN, vd_read_costs, OF(costs),
      0, 1e9, NULL, "for 'vdpp plan': costs in step-times (0, 1, 0, 0)"},
-    {"Plan", 0, "format", NULL, "KIND", 1, VD_IN_PLAN | VD_NO_VARIABLE, vd_read_choice, OF(plan_format), 0, 0,
-     "text|json", "for 'vdpp plan': text or json (text)"},
+    {"Plan", 0, "format", NULL, "KIND", 1, VD_IN_PLAN | VD_IN_DEVICES | VD_NO_VARIABLE, vd_read_choice,
+     OF(text_format), 0, 0, "text|json", "for 'vdpp plan' and 'vdpp devices': text or json (text)"},
 
     {"Misc", 'h', "help", NULL, NULL, 0, ONE_SHOT, vd_read_switch, OF(help), 0, 0, NULL, "this text"},
     {"Misc", 0, "version", NULL, NULL, 0, ONE_SHOT, vd_read_switch, OF(version), 0, 0, NULL,

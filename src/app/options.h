@@ -47,11 +47,20 @@ typedef struct vd_options {
     double stall_timeout_s;
     const char *inject, *cuda_module;
     vd_costs costs;
-    const char *plan_format;
+    const char *text_format; /* of what commands print */
 } vd_options;
 
 /* Where an option means something. VD_TEXT_TOO: a number that job files may write as a string as well. */
-enum { VD_IN_RUN = 1, VD_IN_PLAN = 2, VD_IN_JOB = 4, VD_NO_VARIABLE = 8, VD_HIDDEN = 16, VD_TEXT_TOO = 32 };
+enum {
+    VD_IN_RUN = 1,
+    VD_IN_PLAN = 2,
+    VD_IN_JOB = 4,
+    VD_IN_DEVICES = 8,
+    VD_IN_DOCTOR = 16,
+    VD_NO_VARIABLE = 32,
+    VD_HIDDEN = 64,
+    VD_TEXT_TOO = 128
+};
 
 typedef struct vd_option vd_option;
 struct vd_option {

@@ -50,7 +50,7 @@ vd_code vd_plan_command(const vd_options *o, FILE *out, vd_error *err) {
     VD_TRY(vd_plan_make(&request, &plan, err));
     vd_code code = vd_simulate(plan, &request.costs, &timeline, err);
     if (code == VD_OK) {
-        code = print_plan(plan, &timeline, o->plan_format && strcmp(o->plan_format, "json") == 0, out, err);
+        code = print_plan(plan, &timeline, o->text_format && strcmp(o->text_format, "json") == 0, out, err);
         vd_timeline_free(&timeline);
     }
     vd_plan_free(plan);

@@ -11,10 +11,12 @@
 
 static const vd_format formats[] = {
 #ifdef VD_HAVE_FFMPEG
-    {"mp4", ".mp4", true, vd_write_mp4}, {"gif", ".gif", true, vd_write_gif},
+    {"mp4", ".mp4", true, vd_write_mp4, vd_check_movies},
+    {"gif", ".gif", true, vd_write_gif, vd_check_movies},
 #endif
-    {"png", "", true, vd_write_png},     {"latents", ".safetensors", false, vd_write_latents},
-    {"null", "", false, vd_write_null},
+    {"png", "", true, vd_write_png, NULL},
+    {"latents", ".safetensors", false, vd_write_latents, NULL},
+    {"null", "", false, vd_write_null, NULL},
 };
 
 const vd_format *vd_format_find(const char *name) {

@@ -24,6 +24,7 @@ typedef struct vd_format {
     /* Writes the clip to `path` (already with the extension). png: `path` is a folder that receives
      * frame-000.png ...; it too appears only when complete. */
     vd_code (*write)(const vd_clip *clip, const char *path, bool overwrite, vd_error *err);
+    vd_code (*check)(vd_error *err); /* whether the libraries that it needs are here; NULL: it needs none */
 } vd_format;
 
 /* NULL when unknown or not built in (mp4 and gif need FFmpeg's libraries). */

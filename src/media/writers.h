@@ -7,6 +7,7 @@
 /* movies.c: through the module below, opened with the first movie. */
 vd_code vd_write_mp4(const vd_clip *clip, const char *path, bool overwrite, vd_error *err);
 vd_code vd_write_gif(const vd_clip *clip, const char *path, bool overwrite, vd_error *err);
+vd_code vd_check_movies(vd_error *err);
 vd_code vd_write_png(const vd_clip *clip, const char *path, bool overwrite, vd_error *err);
 vd_code vd_write_latents(const vd_clip *clip, const char *path, bool overwrite, vd_error *err);
 vd_code vd_write_null(const vd_clip *clip, const char *path, bool overwrite, vd_error *err);

@@ -53,6 +53,32 @@ static void test_devices_and_models_that_are_not_there(void **state) {
     expect("test ! -e out", 0, "", "");
 }
 
+/* On a machine without GPUs, or with one whose CUDA cannot be opened. */
+static void test_devices_command(void **state) {
+    (void)state;
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V devices", 0, "cpu:0 ", "no GPU: ");
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V devices --format json", 0, "\"kind\": \"cpu\"", "no GPU: ");
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V devices --device cuda", 69, "", "nowhere.so");
+    expect("$V devices --device cpu", 0, "Virtual devices run on this processor's", "");
+    expect("$V devices --format xml", 64, "", "give one of text|json");
+    expect("$V devices --gpus 2", 64, "", "unknown option '--gpus'");
+}
+
+static void test_doctor_command(void **state) {
+    static const char *const lines[] = {"encoders", "model     the sample model", "output", "memory"};
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        expect("$V doctor --device cpu", 0, lines[i], "");
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V doctor || grep -q 0x10de /sys/bus/pci/devices/*/vendor", 0,
+           "GPU ", NULL);
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V doctor --device cuda", 69, "fail  GPU", "1 of these checks");
+    expect("HF_HUB_CACHE=$PWD $V doctor --device cpu -m some-org/some-model", 66, "fail  model",
+           "1 of these checks failed");
+    expect("$V doctor --device cpu --output-dir not/there/yet", 0, "for 'not/there/yet'", "");
+    expect("$V doctor --steps 3", 64, "", "unknown option '--steps'");
+    expect("test ! -e not", 0, "", "");
+}
+
 static void test_job_files(void **state) {
     (void)state;
     expect("$V --jobs nowhere.jsonl", 66, "", "job file 'nowhere.jsonl'");
@@ -110,6 +136,8 @@ int main(void) {
         cmocka_unit_test(test_help_and_version),
         cmocka_unit_test(test_usage_errors),
         cmocka_unit_test(test_devices_and_models_that_are_not_there),
+        cmocka_unit_test(test_devices_command),
+        cmocka_unit_test(test_doctor_command),
         cmocka_unit_test(test_job_files),
         cmocka_unit_test(test_outputs_refused_before_work),
         cmocka_unit_test(test_plans),

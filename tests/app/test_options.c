@@ -204,7 +204,7 @@ static void test_plan_has_its_own_options(void **state) {
     assert_int_equal(parse("--gpus 7 --samples 10 --steps 28 --format json --cost decode=2,encode=0.5",
                            VD_IN_PLAN, &o, store, &err),
                      VD_OK);
-    assert_string_equal(o.plan_format, "json");
+    assert_string_equal(o.text_format, "json");
     assert_true(o.costs.encode == 0.5 && o.costs.step == 1 && o.costs.decode == 2 && o.costs.handoff == 0);
     assert_int_equal(parse("--format mp4", VD_IN_PLAN, &o, store, &err), VD_ERR_USAGE);
     assert_int_equal(parse("-m model", VD_IN_PLAN, &o, store, &err), VD_ERR_USAGE);
@@ -248,7 +248,7 @@ static void test_variables_stand_behind_arguments(void **state) {
     assert_null(o.model);
     vd_options_free(&o);
     assert_int_equal(parse_with("", VD_IN_PLAN, some_variables, &o, store, &err), VD_OK);
-    assert_null(o.plan_format); /* VDPP_FORMAT is about videos */
+    assert_null(o.text_format); /* VDPP_FORMAT is about videos */
     assert_int_equal(o.request.job.steps, 7);
     assert_int_equal(parse_with("", VD_IN_RUN, bad_switch, &o, store, &err), VD_ERR_USAGE);
     assert_non_null(strstr(err.message, "VDPP_OVERWRITE='maybe'"));
