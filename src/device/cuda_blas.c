@@ -1,5 +1,6 @@
-/* Matrix products through cuBLASLt. It counts columns first: our row-major y [m, n] is its n x m, so y = x W^T becomes
- * op(W) x with W [n, k] as a transposed k x n, and its bias, one number per row, is one per channel of ours. */
+/* Matrix products through cuBLASLt. It counts columns first: our row-major y [m, n] is its n x m, so
+ * y = x W^T becomes op(W) x with W [n, k] as a transposed k x n, and its bias, one number per row, is one
+ * per channel of ours. */
 #include "device/cuda_math.h"
 
 #include <inttypes.h>
@@ -166,8 +167,8 @@ static vd_code append(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_p
     return VD_OK;
 }
 
-/* Every product has a kernel, but which one shows only on the device: until then a plan that is described, not decided,
- * for the memory that it may want. */
+/* Every product has a kernel, but which one shows only on the device: until then a plan that is described,
+ * not decided, for the memory that it may want. */
 static vd_code append_undecided(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
                                 vd_error *err) {
     vd_cuda_plan *p;

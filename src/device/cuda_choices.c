@@ -1,5 +1,5 @@
-/* The tuner's choices on disk. A file is named by a hash of what it is good for, and says it in full; whatever does not
- * read, match or load is as if it were not there. */
+/* The tuner's choices on disk. A file is named by a hash of what it is good for, and says it in full;
+ * whatever does not read, match or load is as if it were not there. */
 #include "device/cuda_math.h"
 
 #include "base/file.h"

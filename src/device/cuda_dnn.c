@@ -1,5 +1,5 @@
-/* Convolutions and attention through cuDNN's graphs: what is asked for is spelled as a graph, the heuristics name engines
- * for it, and the first one that builds within our rules is the plan. */
+/* Convolutions and attention through cuDNN's graphs: what is asked for is spelled as a graph, the heuristics
+ * name engines for it, and the first one that builds within our rules is the plan. */
 #include "device/cuda_math.h"
 
 #include "base/text.h"
@@ -76,8 +76,8 @@ static vd_cuda_conv_spec as_conv(const vd_cuda_gemm_spec *s) {
                                .alpha = s->alpha};
 }
 
-/* Whether every run of rows begins where a tensor may, and cuDNN has a kernel at hand: a sum without a bias it would
- * compile. */
+/* Whether every run of rows begins where a tensor may, and cuDNN has a kernel at hand: a sum without a bias
+ * it would compile. */
 static bool fits_conv(const vd_cuda_gemm_spec *s) {
     int64_t bytes = (int64_t)vd_dtype_bytes(s->dtype), rows = s->m / s->runs;
     bool aligned = vd_cuda_alignment(rows * s->k * bytes) == VD_CUDA_ALIGNMENT &&

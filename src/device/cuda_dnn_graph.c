@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 
-/* The category of statuses for no device, no driver, libraries of different versions; cuDNN has no name for it. */
+/* The category of statuses for no device, no driver, libraries of different versions; cuDNN has no name for
+ * it. */
 enum { NO_DEVICE = 1000 };
 
 vd_code vd_dnn_check(cudnnStatus_t status, const char *call, vd_error *err) {

@@ -1,7 +1,7 @@
 /* cuDNN's graphs of operations from C: descriptors made, filled and closed in few words. For cuda_dnn.c.
  *
- * A builder owns the descriptors it makes and keeps the first failure, after which its calls do nothing, so that a graph
- * is written down without a check per line:
+ * A builder owns the descriptors it makes and keeps the first failure, after which its calls do nothing, so
+ * that a graph is written down without a check per line:
  *
  *     vd_dnn_builder b = {0};
  *     vd_dnn_desc x = vd_dnn_make_tensor(&b, ...), ...;

@@ -135,7 +135,8 @@ void vd_cuda_problem_key(const vd_cuda_problem *problem, char key[VD_CUDA_KEY_CA
                  (double)s->scale);
 }
 
-/* A product is cuBLASLt's where there is a device to choose its kernel on; cuDNN has the same as a 1x1 convolution. */
+/* A product is cuBLASLt's where there is a device to choose its kernel on; cuDNN has the same as a 1x1
+ * convolution. */
 vd_code vd_cuda_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
                            vd_error *err) {
     bool gemm = problem->kind == VD_CUDA_GEMM;

@@ -1,4 +1,5 @@
-/* Inside of the products (cuda_products.h): a problem of any kind, the plans for it, and where they come from. */
+/* Inside of the products (cuda_products.h): a problem of any kind, the plans for it, and where they come
+ * from. */
 #ifndef VD_DEVICE_CUDA_MATH_H
 #define VD_DEVICE_CUDA_MATH_H
 
@@ -23,7 +24,8 @@ typedef struct vd_cuda_problem {
 enum { VD_CUDA_KEY_CAP = 256 };
 void vd_cuda_problem_key(const vd_cuda_problem *problem, char key[VD_CUDA_KEY_CAP]);
 
-/* Tensors begin on multiples of this many bytes; a part that begins `offset` bytes later, on multiples of the result. */
+/* Tensors begin on multiples of this many bytes; a part that begins `offset` bytes later, on multiples of
+ * the result. */
 enum { VD_CUDA_ALIGNMENT = 16 };
 static inline int64_t vd_cuda_alignment(int64_t offset) {
     return (offset | VD_CUDA_ALIGNMENT) & -(offset | VD_CUDA_ALIGNMENT);
@@ -87,7 +89,8 @@ vd_code vd_dnn_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cu
                           vd_error *err);
 vd_code vd_dnn_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_operands *o, void *workspace,
                    vd_error *err);
-/* A plan as text that vd_dnn_restore turns into the same plan on the same kind of device; the caller frees it. */
+/* A plan as text that vd_dnn_restore turns into the same plan on the same kind of device; the caller frees
+ * it. */
 vd_code vd_dnn_store(const vd_cuda_plan *p, char **text, vd_error *err);
 vd_code vd_dnn_restore(vd_cuda_plan *p, const char *text, size_t length, vd_error *err);
 

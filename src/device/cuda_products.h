@@ -1,9 +1,10 @@
-/* Convolutions, matrix products and attention by NVIDIA's libraries, as plans: chosen for one shape when a program is
- * compiled, run any number of times. cuda_dnn.c (cuDNN's graph API) and cuda_blas.c (cuBLASLt) implement it; the test
- * of the lowering puts plain loops in their place.
+/* Convolutions, matrix products and attention by NVIDIA's libraries, as plans: chosen for one shape when a
+ * program is compiled, run any number of times. cuda_dnn.c (cuDNN's graph API) and cuda_blas.c (cuBLASLt)
+ * implement it; the test of the lowering puts plain loops in their place.
  *
- * A plan that no library has is no error: *out is NULL, and the caller takes another way (patches and a product, own
- * attention). Tensors are dense NHWC of type T (VD_F32 without TF32, VD_F16, VD_BF16), 16-byte aligned; sums fp32. */
+ * A plan that no library has is no error: *out is NULL, and the caller takes another way (patches and a
+ * product, own attention). Tensors are dense NHWC of type T (VD_F32, VD_F16, VD_BF16), 16-byte aligned;
+ * sums are fp32. */
 #ifndef VD_DEVICE_CUDA_PRODUCTS_H
 #define VD_DEVICE_CUDA_PRODUCTS_H
 
@@ -14,9 +15,9 @@
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
 
-/* The libraries' state for one device: handles, the device's profile, plans by description, the tuner's choices. Used
- * by one thread at a time; plans may be opened by it while streams run older ones. Opening twice at once is not safe:
- * cuDNN's first handle loads its libraries. */
+/* The libraries' state for one device: handles, the device's profile, plans by description, the tuner's
+ * choices. Used by one thread at a time; plans may be opened by it while streams run older ones. Opening
+ * twice at once is not safe: cuDNN's first handle loads its libraries. */
 typedef struct vd_cuda_math vd_cuda_math;
 
 typedef struct vd_cuda_math_request {
@@ -38,8 +39,8 @@ size_t vd_cuda_plan_workspace(const vd_cuda_plan *p);
 bool vd_cuda_plan_precompiled(const vd_cuda_plan *p); /* no kernel is compiled at run time for it */
 const char *vd_cuda_plan_name(const vd_cuda_plan *p); /* engine and knobs, for -v and tests */
 
-/* y = alpha * (w (*) x) + z + bias, cross-correlation. In 16 bits spelled conv, ADD z, ADD bias, which is what stays on
- * precompiled kernels (the other order does not). */
+/* y = alpha * (w (*) x) + z + bias, cross-correlation. In 16 bits spelled conv, ADD z, ADD bias, which is
+ * what stays on precompiled kernels (the other order does not). */
 typedef struct vd_cuda_conv_spec {
     int64_t n, h, w, c; /* x [n, h, w, c] */
     int64_t oh, ow, k;  /* y, z [n, oh, ow, k]; weights [k, kh, kw, c]; bias [k] of type T */
@@ -54,7 +55,8 @@ vd_code vd_cuda_conv_open(vd_cuda_math *m, const vd_cuda_conv_spec *spec, vd_cud
 vd_code vd_cuda_conv_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
                          const void *bias, const void *z, void *y, void *workspace, vd_error *err);
 
-/* y = alpha * x W^T + z + bias, row by row. With runs > 1 the rows fall into equal runs, each with its own bias row. */
+/* y = alpha * x W^T + z + bias, row by row. With runs > 1 the rows fall into equal runs, each with its own
+ * bias row. */
 typedef struct vd_cuda_gemm_spec {
     int64_t m, k, n;     /* x [m, k]; W [n, k]; y, z [m, n] */
     int64_t runs;        /* bias [runs, n] of type `out`; divides m */
@@ -66,7 +68,8 @@ vd_code vd_cuda_gemm_open(vd_cuda_math *m, const vd_cuda_gemm_spec *spec, vd_cud
 vd_code vd_cuda_gemm_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
                          const void *bias, const void *z, void *y, void *workspace, vd_error *err);
 
-/* softmax(scale * q k^T) v over packed [q ; k ; v] rows: `batch` sequences of `tokens` rows each, one after another. */
+/* softmax(scale * q k^T) v over packed [q ; k ; v] rows: `batch` sequences of `tokens` rows each, one after
+ * another. */
 typedef struct vd_cuda_sdpa_spec {
     int64_t batch, heads, tokens,
         width; /* qkv [batch * tokens, 3 * heads * width]; y [batch * tokens, heads * width] */

@@ -1,6 +1,6 @@
-/* Choosing plans by trying them. Every plan that the libraries have for a problem runs on random numbers; what it gives
- * is compared with sums in fp64 at places spread over the result; the fastest of the right ones is kept on disk, where
- * whoever opens the problem next finds it. */
+/* Choosing plans by trying them. Every plan that the libraries have for a problem runs on random numbers;
+ * what it gives is compared with sums in fp64 at places spread over the result; the fastest of the right
+ * ones is kept on disk, where whoever opens the problem next finds it. */
 #ifndef VD_DEVICE_CUDA_TUNE_H
 #define VD_DEVICE_CUDA_TUNE_H
 
@@ -19,8 +19,8 @@ typedef struct vd_cuda_tuner {
     void *user;
 } vd_cuda_tuner;
 
-/* The device is current and nothing else runs on it; it has memory for the problem's operands and the workspace cap. A
- * problem without a right plan gets no choice and a warning. */
+/* The device is current and nothing else runs on it; it has memory for the problem's operands and the
+ * workspace cap. A problem without a right plan gets no choice and a warning. */
 vd_code vd_cuda_tune(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_cuda_tuner *tuner,
                      vd_error *err);
 

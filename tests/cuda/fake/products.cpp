@@ -1,7 +1,7 @@
-/* The products of device/cuda_products.h as loops on the host, for tests without a GPU: sums in fp32 over short runs and
- * in fp64 above, one rounding at the end. As with the libraries there is no attention in fp32, and a plan wants a
- * workspace, which it scribbles over. A profile of "no convolutions" takes those away too, so that callers go their
- * other way. */
+/* The products of device/cuda_products.h as loops on the host, for tests without a GPU: sums in fp32 over
+ * short runs and in fp64 above, one rounding at the end. As with the libraries there is no attention in
+ * fp32, and a plan wants a workspace, which it scribbles over. A profile of "no convolutions" takes those
+ * away too, so that callers go their other way. */
 #include "cuda/shim/enqueue.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
-/* Stands in for libcuda.so.1 in the test of plans, so that cuDNN's engines that compile their kernels at run time can be
- * asked for plans on a machine without a driver: a kernel counts as loaded, and everything that would need a device
- * fails. On the library path of that test only; never installed. Without cuda.h, which gives several of these names
- * another version's. */
+/* Stands in for libcuda.so.1 in the test of plans, so that cuDNN's engines that compile their kernels at run
+ * time can be asked for plans on a machine without a driver: a kernel counts as loaded, and everything that
+ * would need a device fails. On the library path of that test only; never installed. Without cuda.h, which
+ * gives several of these names another version's. */
 #define DRIVER(name, ...)                                                                                    \
     __attribute__((visibility("default"))) int name(__VA_ARGS__);                                            \
     int name(__VA_ARGS__)

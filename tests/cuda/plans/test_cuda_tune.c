@@ -1,5 +1,5 @@
-/* The tuner: what it takes for right, and which of several plans it keeps. Plans are the loops of tests/cuda/fake, one of
- * them slow and one of them wrong. */
+/* The tuner: what it takes for right, and which of several plans it keeps. Plans are the loops of
+ * tests/cuda/fake, one of them slow and one of them wrong. */
 #include "must.h"
 
 #include "cuda/fake/fake.h"

@@ -1,5 +1,6 @@
-/* The whole of Stable Video Diffusion, lowered for a GPU that is only described: every convolution, product and attention
- * of it has a plan, on kernels that the libraries bring along wherever we count on it, within the workspace. */
+/* The whole of Stable Video Diffusion, lowered for a GPU that is only described: every convolution, product
+ * and attention of it has a plan, on kernels that the libraries bring along wherever we count on it, within
+ * the workspace. */
 #include "model/hollow.h"
 
 #include "device/cuda.h"
@@ -182,8 +183,8 @@ static void candidates_keep_to_the_workspace(void **state) {
     }
 }
 
-/* A choice that is not the heuristics' first comes back from the cache, and only for the same problem; a file that was
- * cut is no choice. */
+/* A choice that is not the heuristics' first comes back from the cache, and only for the same problem; a
+ * file that was cut is no choice. */
 static void choices_survive(void **state) {
     (void)state;
     folder cache = folder_make();
