@@ -154,7 +154,7 @@ static engine get_engine(vd_dnn_builder *b, vd_dnn_desc config, bool exact_fp32)
     uint32_t behaviour = get_notes(b, d, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE);
     uint32_t numbers = get_notes(b, d, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE);
     e.compiles = behaviour >> CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION & 1;
-    e.allowed = is_allowed(numbers, exact_fp32);
+    e.allowed = b->status == CUDNN_STATUS_SUCCESS && is_allowed(numbers, exact_fp32);
     return e;
 }
 
