@@ -80,4 +80,22 @@ vd_code vd_cuda_sdpa_open(vd_cuda_math *m, const vd_cuda_sdpa_spec *spec, vd_cud
 vd_code vd_cuda_sdpa_run(const vd_cuda_plan *p, cudaStream_t stream, const void *qkv, void *y,
                          void *workspace, vd_error *err);
 
+/* One plan on trial (cuda_tune.h). */
+typedef struct vd_cuda_trial {
+    const char *problem, *plan; /* their names */
+    double seconds;             /* of one run, when it is right */
+    double error;               /* the largest found, relative to 1 + |value| */
+    bool right;
+} vd_cuda_trial;
+
+typedef struct vd_cuda_tuner {
+    const char *device; /* its name, for errors */
+    void (*tried)(void *user, const vd_cuda_trial *trial);
+    void *user;
+} vd_cuda_tuner;
+
+/* Tries every plan for the problems of all plans that are open, and keeps the fastest right one of each in
+ * the cache folder. The device is current and idle, with memory for one problem's operands. */
+vd_code vd_cuda_tune_open(vd_cuda_math *m, const vd_cuda_tuner *tuner, vd_error *err);
+
 #endif

@@ -154,21 +154,28 @@ static vd_code try_plans(bench *b, vd_cuda_math *m, const vd_cuda_plans *plans, 
     return VD_OK;
 }
 
+vd_code vd_cuda_try(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_cuda_plans *plans,
+                    const vd_cuda_tuner *tuner, const vd_cuda_plan **best, vd_error *err) {
+    bench b = {.tuner = tuner};
+    *best = NULL;
+    vd_code status = vd_cuda_trial_data_open(problem, &b.data, err);
+    if (status == VD_OK)
+        status = fill_bench(&b, m, err);
+    if (status == VD_OK)
+        status = try_plans(&b, m, plans, best, err);
+    close_bench(&b);
+    return status;
+}
+
 vd_code vd_cuda_tune(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_cuda_tuner *tuner,
                      vd_error *err) {
-    bench b = {.tuner = tuner};
     vd_cuda_plans plans = {.limit = VD_CUDA_CANDIDATES};
     const vd_cuda_plan *best = NULL;
     vd_code status = vd_cuda_candidates(m, problem, &plans, err);
     if (status == VD_OK)
-        status = vd_cuda_trial_data_open(problem, &b.data, err);
-    if (status == VD_OK)
-        status = fill_bench(&b, m, err);
-    if (status == VD_OK)
-        status = try_plans(&b, m, &plans, &best, err);
+        status = vd_cuda_try(m, problem, &plans, tuner, &best, err);
     if (status == VD_OK && best)
         status = vd_cuda_choice_save(best, err);
-    close_bench(&b);
     vd_cuda_plans_close(&plans);
     return status;
 }

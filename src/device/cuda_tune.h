@@ -6,26 +6,15 @@
 
 #include "device/cuda_math.h"
 
-typedef struct vd_cuda_trial {
-    const char *problem, *plan; /* their names */
-    double seconds;             /* of one run, when it is right */
-    double error;               /* the largest found, relative to 1 + |value| */
-    bool right;
-} vd_cuda_trial;
+/* Runs these plans of a problem; `best` is the fastest right one, NULL and a warning when there is none. The
+ * device is current and nothing else runs on it; it has memory for the problem's operands and the workspace
+ * cap. */
+vd_code vd_cuda_try(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_cuda_plans *plans,
+                    const vd_cuda_tuner *tuner, const vd_cuda_plan **best, vd_error *err);
 
-typedef struct vd_cuda_tuner {
-    const char *device; /* its name, for errors */
-    void (*tried)(void *user, const vd_cuda_trial *trial);
-    void *user;
-} vd_cuda_tuner;
-
-/* The device is current and nothing else runs on it; it has memory for the problem's operands and the
- * workspace cap. A problem without a right plan gets no choice and a warning. */
+/* Tries all plans that the libraries have and keeps the best. */
 vd_code vd_cuda_tune(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_cuda_tuner *tuner,
                      vd_error *err);
-
-/* The problems of all plans that are open. */
-vd_code vd_cuda_tune_open(vd_cuda_math *m, const vd_cuda_tuner *tuner, vd_error *err);
 
 /* ---- cuda_tune_check.c: operands on the host, and what is right for them ---- */
 
