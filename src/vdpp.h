@@ -186,6 +186,10 @@ VDPP_API void vdpp_report_free(vdpp_report *report);
 VDPP_API int vdpp_describe(vdpp_engine *engine, const vdpp_sample *samples, int count, char **text,
                            vdpp_error *error);
 
+/* Tries the ways to compute what such a run needs on the first device, logs each at VDPP_LOG_INFO, and
+ * keeps the fastest in the cache folder, for runs on GPUs of that kind. Makes nothing. */
+VDPP_API int vdpp_tune(vdpp_engine *engine, const vdpp_sample *samples, int count, vdpp_error *error);
+
 /* From any thread or a signal handler: what is in flight is finished, nothing new begins, vdpp_run returns
  * 75. */
 VDPP_API void vdpp_stop(vdpp_engine *engine);

@@ -8,6 +8,9 @@
 vd_code vd_generate_command(const vd_options *options, int argument_count, char *const *arguments,
                             vd_error *err);
 
+/* Tries the ways to compute what such a run needs, and keeps the fastest in the cache folder. */
+vd_code vd_tune_command(const vd_options *options, FILE *out, vd_error *err);
+
 /* Prints the plan of a run. */
 vd_code vd_plan_command(const vd_options *options, FILE *out, vd_error *err);
 

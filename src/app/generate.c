@@ -17,6 +17,8 @@
 /* One run from options to files. */
 typedef struct generation {
     vd_options options; /* a copy: --latent-shape fills in the size */
+    int argument_count; /* the whole command line, for the report */
+    char *const *arguments;
     vd_screen screen;
     vd_device_names devices;
     char model[VD_PATH_CAP], image[VD_PATH_CAP], cache[VD_PATH_CAP];
@@ -175,6 +177,12 @@ static vd_code dry_run(generation *g, vd_error *err) {
     return VD_OK;
 }
 
+static vd_code tune(generation *g, vd_error *err) {
+    vdpp_error failure = {0};
+    vd_code code = (vd_code)vdpp_tune(g->engine, g->batch.samples, g->batch.sample_count, &failure);
+    return code == VD_OK ? VD_OK : public_error(&failure, code, err);
+}
+
 /* None made: the code of the first failure says more than "some failed". */
 static vd_code outcome(const vdpp_report *r, vd_code code, vd_error *err) {
     for (int i = 0; code == VD_ERR_SOME_FAILED && r->made == 0 && i < r->sample_count; i++)
@@ -184,13 +192,12 @@ static vd_code outcome(const vdpp_report *r, vd_code code, vd_error *err) {
     return code;
 }
 
-static vd_code save_report(generation *g, const vdpp_report *r, int argument_count, char *const *arguments,
-                           vd_error *err) {
-    const vd_report_context context = {r, g->engine, g->batch.samples, argument_count, arguments};
+static vd_code save_report(generation *g, const vdpp_report *r, vd_error *err) {
+    const vd_report_context context = {r, g->engine, g->batch.samples, g->argument_count, g->arguments};
     return g->options.report ? vd_report_save(&context, g->options.report, g->options.overwrite, err) : VD_OK;
 }
 
-static vd_code run(generation *g, int argument_count, char *const *arguments, vd_error *err) {
+static vd_code run(generation *g, vd_error *err) {
     vdpp_error failure = {0};
     vdpp_report *report = NULL;
     vd_interrupt_watch(g->engine);
@@ -208,9 +215,26 @@ static vd_code run(generation *g, int argument_count, char *const *arguments, vd
             puts(report->samples[i].files[k]);
     code = outcome(report, code, err);
     vd_error unsaved;
-    if (save_report(g, report, argument_count, arguments, &unsaved) != VD_OK && code == VD_OK)
+    if (save_report(g, report, &unsaved) != VD_OK && code == VD_OK)
         code = (*err = unsaved).code;
     vdpp_report_free(report);
+    return code;
+}
+
+/* From options to closing, with `work` in between. */
+static vd_code generate(generation *g, vd_code (*work)(generation *g, vd_error *err), vd_error *err) {
+    vd_screen_open(&g->screen, &g->options);
+    vd_code code = vd_interrupt_install(err);
+    if (code == VD_OK)
+        code = prepare(g, err);
+    if (code == VD_OK)
+        code = open_engine(g, err);
+    if (code == VD_OK)
+        code = work(g, err);
+    vdpp_close(g->engine);
+    vd_screen_close(&g->screen);
+    vd_batch_free(&g->batch);
+    free(g);
     return code;
 }
 
@@ -220,17 +244,17 @@ vd_code vd_generate_command(const vd_options *options, int argument_count, char 
     if (!g)
         return vd_fail_memory(err, "the run", sizeof *g);
     g->options = *options;
-    vd_screen_open(&g->screen, options);
-    vd_code code = vd_interrupt_install(err);
-    if (code == VD_OK)
-        code = prepare(g, err);
-    if (code == VD_OK)
-        code = open_engine(g, err);
-    if (code == VD_OK)
-        code = options->dry_run ? dry_run(g, err) : run(g, argument_count, arguments, err);
-    vdpp_close(g->engine);
-    vd_screen_close(&g->screen);
-    vd_batch_free(&g->batch);
-    free(g);
-    return code;
+    g->argument_count = argument_count;
+    g->arguments = arguments;
+    return generate(g, options->dry_run ? dry_run : run, err);
+}
+
+vd_code vd_tune_command(const vd_options *options, FILE *out, vd_error *err) {
+    (void)out;
+    generation *g = calloc(1, sizeof *g);
+    if (!g)
+        return vd_fail_memory(err, "the run", sizeof *g);
+    g->options = *options;
+    g->options.dry_run = true; /* no outputs */
+    return generate(g, tune, err);
 }

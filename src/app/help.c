@@ -5,6 +5,7 @@
 static const char introduction[] =
     "Usage: vdpp [options]        make videos from images with Stable Video Diffusion\n"
     "       vdpp plan [options]   how the work would be spread over the devices, and how long it would take\n"
+    "       vdpp tune [options]   try the ways to compute such videos on the GPU, and keep the fastest\n"
     "       vdpp devices          what devices there are, and how states get from one to another\n"
     "       vdpp doctor           what a run needs, whether it is there, and what to do if not\n"
     "\n"

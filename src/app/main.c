@@ -24,6 +24,7 @@ typedef struct command {
 } command;
 
 static const command commands[] = {{"plan", VD_IN_PLAN, vd_plan_command},
+                                   {"tune", VD_IN_RUN, vd_tune_command},
                                    {"devices", VD_IN_DEVICES, vd_devices_command},
                                    {"doctor", VD_IN_DOCTOR, vd_doctor_command}};
 
@@ -70,7 +71,7 @@ int main(int argc, char **argv) {
     vd_code code =
         is_named && !named
             ? vd_fail(&err, VD_ERR_USAGE,
-                      "unknown command '%.60s'; there are plan, devices and doctor, and images are "
+                      "unknown command '%.60s'; there are plan, tune, devices and doctor, and images are "
                       "given with -i",
                       argv[1])
             : vd_options_parse(&options, named ? named->where : VD_IN_RUN, argc - 1 - is_named,

@@ -31,6 +31,13 @@ typedef struct vd_route_info {
 
 typedef enum vd_p2p { VD_P2P_AUTO, VD_P2P_ON, VD_P2P_OFF } vd_p2p;
 
+/* One plan on trial for one convolution, product or attention. */
+typedef struct vd_trial {
+    const char *problem, *plan; /* their names */
+    double seconds;             /* of one run */
+    bool right;                 /* else it is out, whatever its time */
+} vd_trial;
+
 /* Bytes beside the arenas and buffers that whoever opens a run plans himself. */
 typedef struct vd_backend_memory {
     size_t shared_weights; /* on the host, one copy for all devices */
@@ -54,6 +61,10 @@ typedef struct vd_backend_table {
                        vd_error *err);
     /* Of the programs compiled so far. */
     vd_backend_memory (*memory)(const vd_backend *b);
+    /* Tries every plan for what the programs compiled on `d` so far contain, and keeps the fastest right
+     * ones for runs to come. NULL: a backend that knows without trying. */
+    vd_code (*tune)(vd_backend *b, vd_device *d, void (*tried)(void *user, const vd_trial *trial), void *user,
+                    vd_error *err);
     /* One line per convolution or product compiled so far: "label: kernel". For -v, and for the test that
      * refuses reference code. */
     int (*kernel_count)(const vd_backend *b);

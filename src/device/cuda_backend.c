@@ -155,6 +155,31 @@ static vd_backend_memory cuda_memory(const vd_backend *base) {
     return m;
 }
 
+/* Whoever wants to know of trials, in the backend's words. */
+typedef struct listener {
+    void (*tried)(void *user, const vd_trial *trial);
+    void *user;
+} listener;
+
+static void forward_trial(void *user, const vd_cuda_trial *t) {
+    const listener *l = user;
+    const vd_trial trial = {t->problem, t->plan, t->seconds, t->right};
+    l->tried(l->user, &trial);
+}
+
+static vd_code cuda_tune(vd_backend *b, vd_device *base, void (*tried)(void *user, const vd_trial *trial),
+                         void *user, vd_error *err) {
+    (void)b;
+    vd_cuda_device *d = vd_cuda_of(base);
+    listener l = {tried, user};
+    const vd_cuda_tuner tuner = {d->base.name, forward_trial, &l};
+    VD_TRY(vd_cuda_enter(d, err));
+    pthread_mutex_lock(&d->lock);
+    vd_code code = vd_cuda_tune_open(d->math, &tuner, err);
+    pthread_mutex_unlock(&d->lock);
+    return code;
+}
+
 static int cuda_kernel_count(const vd_backend *b) {
     (void)b;
     return 0;
@@ -180,6 +205,7 @@ static const vd_backend_table cuda_backend_table = {
     .open = cuda_open,
     .connect = cuda_connect,
     .memory = cuda_memory,
+    .tune = cuda_tune,
     .kernel_count = cuda_kernel_count,
     .kernel = cuda_kernel,
 };

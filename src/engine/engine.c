@@ -464,3 +464,46 @@ int vdpp_describe(vdpp_engine *e, const vdpp_sample *samples, int count, char **
     *out = text.text;
     return code == VD_OK ? 0 : give(&err, error);
 }
+
+/* ---- tuning ---- */
+
+static void log_trial(void *user, const vd_trial *t) {
+    if (t->right)
+        vd_log_line(user, VD_LOG_INFO, "%s: %s: %.1f us", t->problem, t->plan, t->seconds * 1e6);
+    else
+        vd_log_line(user, VD_LOG_INFO, "%s: %s: wrong or refused", t->problem, t->plan);
+}
+
+/* Opening a run compiles its programs on the first device; the arenas are not there yet. */
+static vd_code tune_run(call *c, int first, int count, const vd_run_shape *shape, vd_error *err) {
+    vdpp_engine *e = c->engine;
+    vd_backend *b = e->devices.backend;
+    vd_run *run = NULL;
+    VD_TRY(open_run(c, first, count, shape, &run, err));
+    vd_code code = b->table->tune(b, e->devices.opened[0], log_trial, &e->log, err);
+    vd_run_close(run);
+    return code;
+}
+
+static vd_code tune_all(call *c, const vdpp_sample *samples, vd_error *err) {
+    const vd_backend *b = c->engine->devices.backend;
+    if (!b->table->tune)
+        return vd_fail(err, VD_ERR_UNAVAILABLE,
+                       "nothing to tune on %s devices; name a GPU with --devices cuda:0", b->kind);
+    VD_TRY(call_open(c, samples, err));
+    vd_run_shape shape;
+    int count = 0;
+    for (int first = 0; first < c->count; first += count) {
+        count = shape_run(c, first, &shape);
+        VD_TRY(tune_run(c, first, count, &shape, err));
+    }
+    return VD_OK;
+}
+
+int vdpp_tune(vdpp_engine *e, const vdpp_sample *samples, int count, vdpp_error *error) {
+    vd_error err = {0};
+    call c = {.engine = e, .count = count, .began = vd_now()};
+    vd_code code = tune_all(&c, samples, &err);
+    call_close(&c);
+    return code == VD_OK ? 0 : give(&err, error);
+}

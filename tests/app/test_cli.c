@@ -64,6 +64,13 @@ static void test_devices_command(void **state) {
     expect("$V devices --gpus 2", 64, "", "unknown option '--gpus'");
 }
 
+static void test_tune_command(void **state) {
+    (void)state;
+    expect("$V tune --device cpu", 69, "", "nothing to tune on cpu devices");
+    expect("VDPP_CUDA_MODULE=./nowhere.so $V tune --device cuda", 69, "", "nowhere.so");
+    expect("$V tune --gpus none", 64, "", "--gpus");
+}
+
 static void test_doctor_command(void **state) {
     static const char *const lines[] = {"encoders", "model     the sample model", "output", "memory"};
     (void)state;
@@ -137,6 +144,7 @@ int main(void) {
         cmocka_unit_test(test_usage_errors),
         cmocka_unit_test(test_devices_and_models_that_are_not_there),
         cmocka_unit_test(test_devices_command),
+        cmocka_unit_test(test_tune_command),
         cmocka_unit_test(test_doctor_command),
         cmocka_unit_test(test_job_files),
         cmocka_unit_test(test_outputs_refused_before_work),
