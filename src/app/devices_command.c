@@ -86,7 +86,7 @@ static void print_ways(const inventory *v, FILE *out) {
     bool worse = false;
     fprintf(out, "\n%-10s", "from \\ to");
     for (int k = 0; k < v->count; k++)
-        fprintf(out, " %21s", v->info[k].name);
+        fprintf(out, " %26s", v->info[k].name);
     for (int i = 0; i < v->count; i++) {
         fprintf(out, "\n%-10s", v->info[i].name);
         for (int k = 0; k < v->count; k++) {
@@ -96,7 +96,7 @@ static void print_ways(const inventory *v, FILE *out) {
                 snprintf(cell, sizeof cell, "%s %.1f GB/s %.0f us", verdict_of(way), 1e-9 * way->bytes_per_s,
                          1e6 * way->latency_s);
             worse |= i != k && way->route == VD_ROUTE_STAGED;
-            fprintf(out, " %21s", cell);
+            fprintf(out, " %26s", cell);
         }
     }
     fprintf(out, "\n\npeer: straight from GPU to GPU, bit by bit as sent.\n");

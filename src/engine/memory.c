@@ -108,6 +108,8 @@ vd_code vd_memory_check(const vd_memory_plan *m, const vd_run *run, vd_error *er
 
 static void print_row(vd_text *text, const char *name, size_t bytes, const char *what) {
     char human[32];
+    if (bytes == 0)
+        return;
     vd_text_add(text, "  %-8s %10s   %s\n", name, vd_human_bytes(human, sizeof human, bytes), what);
 }
 
