@@ -1,6 +1,7 @@
-/* Attention of any width, length and type, in fp32, where no tensor core can do it. A block takes 64 queries of one head and goes over the keys 64 at a time,
- * with an online softmax; of 16 x 16 threads each has 4 queries by 4 keys, then 4 queries by 4 columns of every 64 of the
- * result. Heads wider than 512 are split over blocks, which then compute the same weights. */
+/* Attention of any width, length and type, in fp32, where no tensor core can do it. A block takes 64
+ * queries of one head and goes over the keys 64 at a time, with an online softmax; of 16 x 16 threads each
+ * has 4 queries by 4 keys, then 4 queries by 4 columns of every 64 of the result. Heads wider than a
+ * block's columns are split over blocks, which then compute the same weights. */
 #include "kernels/attention.cuh"
 
 namespace vdk {
@@ -49,8 +50,8 @@ __device__ __forceinline__ void load_inside(const task<T> &k, const T *x, int64_
             out[i] = to_float(at[i]);
 }
 
-/* 64 tokens by `depth` channels, transposed. Sixteen tokens by eight channels to a warp: whole sectors of memory, and
- * different banks of shared memory. */
+/* 64 tokens by `depth` channels, transposed. Sixteen tokens by eight channels to a warp: whole sectors of
+ * memory, and different banks of shared memory. */
 template <access ACCESS, class T>
 __device__ __forceinline__ void stage_transposed(const task<T> &k, const T *x, int64_t first, int64_t c,
                                                  float *to) {
@@ -65,6 +66,7 @@ __device__ __forceinline__ void stage_transposed(const task<T> &k, const T *x, i
 
 template <access ACCESS, class T>
 __device__ __forceinline__ void stage_values(const task<T> &k, int64_t first, int64_t c, float *to) {
+#pragma unroll 2
     for (int i = threadIdx.x; i < keys * columns / own; i += threads) {
         int t = i / side, column = i % side * own;
         float piece[own];
@@ -96,7 +98,7 @@ __device__ __forceinline__ void score(const task<T> &k, int64_t key, tile_memory
         stage_transposed<ACCESS>(k, k.h.q, k.first, c, memory.q);
         stage_transposed<ACCESS>(k, k.h.k, key, c, memory.k);
         __syncthreads();
-#pragma unroll 8
+#pragma unroll 4
         for (int d = 0; busy && d < depth; d++) {
             float left[own], right[own];
             load<own>(memory.q + d * pitch + own * at.y, left);
@@ -116,7 +118,8 @@ struct running {
     float top[own], sum[own];
 };
 
-/* Scores to weights, in shared memory; corrections are for what was summed before. A row is in 16 neighbouring lanes. */
+/* Scores to weights, in shared memory; corrections are for what was summed before. A row is in 16
+ * neighbouring lanes. */
 __device__ __forceinline__ void weigh(float (&s)[own][own], running &r, float (&correction)[own],
                                       float *weights) {
     cells at = cells_of_thread();
@@ -246,10 +249,12 @@ cudaError_t vdk_run_attention(const vdk_attention *a, cudaStream_t stream) {
         using T = decltype(type);
         if (a->width % own != 0)
             return run<T, 8, ONE_BY_ONE>(a, stream);
-        if (a->width <= columns)
-            return run<T, 1, WHOLE>(a, stream);
-        if (a->width <= 2 * columns)
-            return run<T, 2, WHOLE>(a, stream);
-        return run<T, 8, WHOLE>(a, stream);
+        if constexpr (std::is_same<T, float>::value) { /* the common widths of 16 bits do not come here */
+            if (a->width <= columns)
+                return run<T, 1, WHOLE>(a, stream);
+            if (a->width > 2 * columns)
+                return run<T, 8, WHOLE>(a, stream);
+        }
+        return run<T, 2, WHOLE>(a, stream);
     });
 }

@@ -1,9 +1,9 @@
-/* Attention over a few tokens, as between frames: one warp does one head of one sequence, from loads of 16 bytes to stores
- * of 16 bytes. Memory is what it waits for.
+/* Attention over a few tokens, as between frames: one warp does one head of one sequence, from loads of 16
+ * bytes to stores of 16 bytes. Memory is what it waits for.
  *
- * A product q.k does not care in which order channels are summed, so lane q of a quad takes channels 8q .. 8q + 7 of each
- * half of the head, from q and k alike: their fragments come straight from memory. Only v goes through shared memory, to
- * be transposed; the result takes its place to leave in whole rows. */
+ * A product q.k does not care in which order channels are summed, so lane q of a quad takes channels 8q ..
+ * 8q + 7 of each half of the head, from q and k alike: their fragments come straight from memory. Only v
+ * goes through shared memory, to be transposed; the result takes its place to leave in whole rows. */
 #include "kernels/attention.cuh"
 #include "kernels/mma.cuh"
 
@@ -59,7 +59,8 @@ template <class F> __device__ __forceinline__ float over_quad(float x, F f) {
     return f(x, __shfl_xor_sync(all_lanes, x, 2));
 }
 
-/* Scores, in units of log 2, to weights as A matrices, and one over the sum of each of the two rows' weights. */
+/* Scores, in units of log 2, to weights as A matrices, and one over the sum of each of the two rows'
+ * weights. */
 template <class T, int TILES>
 __device__ __forceinline__ void weigh(const float (&s)[2 * TILES][4], uint32_t (&p)[TILES][4],
                                       float (&inverse)[2]) {

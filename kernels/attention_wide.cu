@@ -1,13 +1,14 @@
-/* Attention over many tokens in 16 bits on tensor cores, for heads of 64 to 512 channels: what no library has beyond 256,
- * and the VAE's is 512 wide.
+/* Attention over many tokens in 16 bits on tensor cores, for heads of 64 to 512 channels: what no library has
+ * beyond 256, and the VAE's is 512 wide.
  *
- * A block of 8 warps takes 64 queries of one head and goes over the keys 64 at a time with an online softmax. Its q stay in
- * shared memory; k, then v, of each 64 keys pass through a ring of tiles, 64 channels each, while the next ones are on
- * their way. A warp has 16 queries and one half: of a tile's keys for the scores, of each tile's columns for the result,
- * which thereby fits its registers. The halves meet in the largest score of each row and in the weights.
+ * A block of 8 warps takes 64 queries of one head and goes over the keys 64 at a time with an online softmax.
+ * Its q stay in shared memory; k, then v, of each 64 keys pass through a ring of tiles, 64 channels each,
+ * while the next ones are on their way. A warp has 16 queries and one half: of a tile's keys for the scores,
+ * of each tile's columns for the result, which thereby fits its registers. The halves meet in the largest
+ * score of each row and in the weights.
  *
- * A tile is 64 rows of 8 units of 16 bytes; unit u of row r lies at u xor r mod 8, so that neither rows nor columns of
- * units meet in the same banks. */
+ * A tile is 64 rows of 8 units of 16 bytes; unit u of row r lies at u xor r mod 8, so that neither rows
+ * nor columns of units meet in the same banks. */
 #include "kernels/attention.cuh"
 #include "kernels/mma.cuh"
 

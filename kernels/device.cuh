@@ -90,11 +90,18 @@ template <int N> __device__ __forceinline__ void round_all(const float (&x)[N], 
 }
 
 /* N elements at p, which is aligned to as many bytes, at most 16. */
-template <int N, class T> __device__ __forceinline__ void load(const T *p, float (&out)[N]) {
-    pack<T, N> raw = *reinterpret_cast<const pack<T, N> *>(p);
+template <int N, class T> __device__ __forceinline__ pack<T, N> load_pack(const T *p) {
+    return *reinterpret_cast<const pack<T, N> *>(p);
+}
+
+template <int N, class T> __device__ __forceinline__ void unpack(const pack<T, N> &raw, float (&out)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++)
         out[i] = to_float(raw.v[i]);
+}
+
+template <int N, class T> __device__ __forceinline__ void load(const T *p, float (&out)[N]) {
+    unpack(load_pack<N>(p), out);
 }
 
 template <int N, class T> __device__ __forceinline__ void store(T *p, const float (&x)[N]) {

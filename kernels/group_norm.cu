@@ -1,14 +1,16 @@
 /* Group norm in three launches: partial sums of runs of rows, one mean and variance per group, the result.
  *
- * Rows are cut into chunks and, where there are many channels, columns into tiles. A thread keeps one vector of columns and
- * walks down the rows of its chunk. A chunk's sums are taken around a shift of each group's own, the mean of its first
- * few rows, so that they lose nothing where the mean is large; they are joined in double. A group that two tiles share
- * has a piece in each: piece = group + tile, which is unique since both only grow. */
+ * Rows are cut into chunks and, where there are many channels, columns into tiles. A thread keeps one
+ * vector of columns and walks down the rows of its chunk. A chunk's sums are taken around a shift of each
+ * group's own, the mean of its first few rows, so that they lose nothing where the mean is large; they are
+ * joined in double. A group that two tiles share has a piece in each: piece = group + tile, which is
+ * unique since both only grow. */
 #include "kernels/device.cuh"
 
 namespace vdk {
 
 constexpr int max_threads = 256;
+constexpr int batch = 4; /* vectors that a thread has on their way: no store stands between their loads */
 constexpr int wanted_blocks = 2048,
               rows_per_thread = 8; /* enough blocks for the largest GPU, enough work for each */
 
@@ -20,6 +22,11 @@ struct geometry {
     int lines;               /* rows that a block reads at once */
     int threads;             /* lines * vectors of a tile, filled up to warps */
 };
+
+/* Channels fit 32 bits, whose division is cheap. */
+__device__ __forceinline__ int group_of(const geometry &g, int64_t channel) {
+    return (int)channel / (int)g.per_group;
+}
 
 /* One piece of a group in one chunk: sums of x - shift and of its square. */
 struct partial {
@@ -99,8 +106,8 @@ __device__ __forceinline__ column<T> column_of(const vdk_group_norm &a, int64_t 
     return {static_cast<const T *>(a.x1) + image * a.rows * a.c1 + j - a.c0, a.c1};
 }
 
-/* totals[i] = the sum of what the block's threads hold for piece i of the tile, divided by `lines` times the piece's
- * channels if it is to be a mean. cells: [lines][tile] floats. */
+/* totals[i] = the sum of what the block's threads hold for piece i of the tile, divided by `lines` times
+ * the piece's channels if it is to be a mean. cells: [lines][tile] floats. */
 template <int N>
 __device__ __forceinline__ void sum_pieces(const geometry &g, const place &p, const float (&x)[N],
                                            float *cells, float *totals, int lines, bool mean) {
@@ -145,7 +152,7 @@ __global__ void __launch_bounds__(max_threads) gather_sums(vdk_group_norm a, geo
     sum_pieces<N>(g, p, sum, cells, shifts, lines, true);
     for (int i = 0; i < N; i++) {
         sum[i] = 0;
-        shift[i] = p.idle ? 0 : shifts[divide(p.column + i, g.per_group).whole - group];
+        shift[i] = p.idle ? 0 : shifts[group_of(g, p.column + i) - group];
     }
     if (!p.idle)
 #pragma unroll 4
@@ -199,23 +206,31 @@ __global__ void __launch_bounds__(max_threads) normalise(vdk_group_norm a, geome
     load<N>(a.gamma + p.column, scale);
     load<N>(a.beta + p.column, shift);
     for (int i = 0; i < N; i++) {
-        statistics s = w.groups[p.image * a.groups + divide(p.column + i, g.per_group).whole];
+        statistics s = w.groups[p.image * a.groups + group_of(g, p.column + i)];
         centre[i] = s.centre;
         scale[i] *= s.inverse;
         shift[i] -= s.rest * scale[i];
     }
     column<T> from = column_of<T>(a, p.image, p.column);
     T *y = static_cast<T *>(a.y) + p.image * g.rows * g.c + p.column;
-#pragma unroll 4
-    for (int64_t row = p.row; row < p.end; row += g.lines) {
-        float x[N];
-        load<N>(from.x + row * from.pitch, x);
-        for (int i = 0; i < N; i++) {
-            x[i] = (x[i] - centre[i]) * scale[i] + shift[i];
-            if (a.silu)
-                x[i] = swish(x[i], 1.0f);
+    for (int64_t row = p.row; row < p.end; row += batch * g.lines) {
+        pack<T, N> raw[batch];
+#pragma unroll
+        for (int b = 0; b < batch; b++)
+            if (row + b * g.lines < p.end)
+                raw[b] = load_pack<N>(from.x + (row + b * g.lines) * from.pitch);
+#pragma unroll
+        for (int b = 0; b < batch; b++) {
+            float x[N];
+            unpack(raw[b], x);
+            for (int i = 0; i < N; i++) {
+                x[i] = (x[i] - centre[i]) * scale[i] + shift[i];
+                if (a.silu)
+                    x[i] = swish(x[i], 1.0f);
+            }
+            if (row + b * g.lines < p.end)
+                store<N>(y + (row + b * g.lines) * g.c, x);
         }
-        store<N>(y + row * g.c, x);
     }
 }
 

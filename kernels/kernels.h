@@ -1,8 +1,9 @@
-/* Launchers of vdpp's own CUDA kernels. Each enqueues on `stream` and returns what the launch returned; nothing is
- * allocated, nothing waits, so every launch can be captured into a graph. Pointers are device memory, 16-byte aligned
- * where they begin a tensor; tensors are dense, row-major, channels last. T is `dtype`: VD_F32, VD_F16 or VD_BF16; all
- * arithmetic inside is fp32 and each result is rounded once. Offsets are 64-bit. Sums have a fixed order: the same
- * input gives the same bits. Sections are those of svd-spec.md. */
+/* Launchers of vdpp's own CUDA kernels. Each enqueues on `stream` and returns what the launch returned;
+ * nothing is allocated, nothing waits, so every launch can be captured into a graph. Pointers are device
+ * memory, 16-byte aligned where they begin a tensor; tensors are dense, row-major, channels last. T is
+ * `dtype`: VD_F32, VD_F16 or VD_BF16; all arithmetic inside is fp32 and each result is rounded once.
+ * Offsets are 64-bit. Sums have a fixed order: the same input gives the same bits. Sections are those of
+ * svd-spec.md. */
 #ifndef VD_KERNELS_KERNELS_H
 #define VD_KERNELS_KERNELS_H
 
@@ -17,8 +18,9 @@ extern "C" {
 
 /* ---- group_norm.cu ---- */
 
-/* y = silu?((x - mean) / sqrt(variance + eps) * gamma + beta), biased variance over `rows` rows and the channels of a
- * group of each image; x is x0's channels, then x1's (7.1). Accurate where the mean is a thousand deviations. */
+/* y = silu?((x - mean) / sqrt(variance + eps) * gamma + beta), biased variance over `rows` rows and the
+ * channels of a group of each image; x is x0's channels, then x1's (7.1). Accurate where the mean is a
+ * thousand deviations. */
 typedef struct vdk_group_norm {
     const void *x0, *x1;       /* [images, rows, c0] T, [images, rows, c1] T; x1 NULL when c1 = 0 */
     const float *gamma, *beta; /* [c0 + c1] */
@@ -35,7 +37,8 @@ cudaError_t vdk_run_group_norm(const vdk_group_norm *a, cudaStream_t stream);
 
 /* ---- layer_norm.cu ---- */
 
-/* u = x + add[image mod add_rows]; y = layer_norm(u) * gamma + beta; carry = alpha * mix + (1 - alpha) * u (7.6). */
+/* u = x + add[image mod add_rows]; y = layer_norm(u) * gamma + beta; carry = alpha * mix + (1 - alpha) * u
+ * (7.6). */
 typedef struct vdk_layer_norm {
     const void *x;             /* [images, rows, c] T */
     const float *add;          /* [add_rows, c]; NULL: none */
@@ -51,9 +54,9 @@ cudaError_t vdk_run_layer_norm(const vdk_layer_norm *a, cudaStream_t stream);
 
 /* ---- attention.cu ---- */
 
-/* softmax(scale * q k^T) v, strided as vd_attention (device/ops.h): for every head width and length, all in one pass
- * with an online softmax. Short sequences (up to 32 tokens) of width 64 in 16 bits, which is temporal attention, take
- * tensor cores. */
+/* softmax(scale * q k^T) v, strided as vd_attention (device/ops.h): for every head width and length, all in
+ * one pass with an online softmax. In 16 bits, up to 32 tokens of width 64, which is temporal attention, and
+ * any number of a width of 64, 128 .. 512 take tensor cores, which round the weights to 16 bits. */
 typedef struct vdk_attention {
     const void *qkv; /* [rows, 3 * heads * width] T */
     void *y;         /* [rows, heads * width] T */
@@ -68,8 +71,8 @@ cudaError_t vdk_run_attention(const vdk_attention *a, cudaStream_t stream);
 
 typedef enum vdk_act { VDK_ACT_NONE, VDK_ACT_SILU, VDK_ACT_GELU, VDK_ACT_QUICK_GELU, VDK_ACT_GEGLU } vdk_act;
 
-/* y = act(x + bias) + residual. GEGLU: x and bias have 2c columns, [value ; gate], and value * gelu(gate) results, gelu
- * in its erf form. */
+/* y = act(x + bias) + residual. GEGLU: x and bias have 2c columns, [value ; gate], and value * gelu(gate)
+ * results, gelu in its erf form. */
 typedef struct vdk_activate {
     const void *x;        /* [rows, c or 2c] of type `from` */
     const float *bias;    /* [runs, c or 2c]: row r uses run r / (rows / runs); NULL: none */
@@ -103,9 +106,9 @@ cudaError_t vdk_run_resize(const vdk_resize *a, cudaStream_t stream);
 /* y = round_half_even(255 * clamp(x * 0.5 + 0.5, 0, 1)); NaN gives 0 (9.3). No fused operations. */
 cudaError_t vdk_run_frames_u8(const void *x, vd_dtype from, uint8_t *y, int64_t count, cudaStream_t stream);
 
-/* The patches of a convolution as rows of a matrix, [n * oh * ow, pitch], columns (kh, kw, c), zeros outside the image
- * and from column kh*kw*c to `pitch`: what a product needs when no library has the convolution. Rows `first` to
- * `first + rows` only. */
+/* The patches of a convolution as rows of a matrix, [n * oh * ow, pitch], columns (kh, kw, c), zeros
+ * outside the image and from column kh*kw*c to `pitch`: what a product needs when no library has the
+ * convolution. Rows `first` to `first + rows` only. */
 typedef struct vdk_patches {
     const void *x; /* [n, h, w, c] T */
     void *y;       /* [rows, pitch] T */

@@ -1,5 +1,5 @@
-/* Layer norm: one warp per row. Rows of up to 1280 channels stay in registers between the passes; longer ones are read
- * again. */
+/* Layer norm: one warp per row. Rows of up to 1280 channels stay in registers between the passes; longer
+ * ones are read again. */
 #include "kernels/device.cuh"
 
 namespace vdk {
@@ -20,8 +20,8 @@ template <class T, int N> struct row_input {
     }
 };
 
-/* Calls body(column, elements) for each vector of this lane; V vectors are kept in registers, or with V = 0 all are read
- * again each time. */
+/* Calls body(column, elements) for each vector of this lane; V vectors are kept in registers, or with V =
+ * 0 all are read again each time. */
 template <class T, int N, int V> struct row_values {
     row_input<T, N> input;
     int64_t c;
@@ -113,7 +113,8 @@ template <class T, int N, int V> __global__ void __launch_bounds__(block_size) l
     }
 }
 
-/* Values that a lane keeps: few, so that more warps fit, or many. Rows that are no vectors are rare, and are read again. */
+/* Values that a lane keeps: few, so that more warps fit, or many. Rows that are no vectors are rare, and
+ * are read again. */
 constexpr int few_values = 16, many_values = 40;
 
 template <class T, int N> static cudaError_t run(const vdk_layer_norm *a, cudaStream_t stream) {

@@ -1,7 +1,7 @@
-/* Tensor cores and the copies and loads that feed them, for 16-bit types. The layouts are those of PTX: of a 16 x 16 matrix A, lane
- * 4r + q holds {row r, columns 2q and 2q + 1}, {row r + 8, the same}, {row r, 8 columns on}, {row r + 8, 8 columns on};
- * of a 16 x 8 matrix B {rows 2q and 2q + 1, column r}, {8 rows on}; of 16 x 8 sums {row r, columns 2q and 2q + 1}, {row
- * r + 8, the same}. */
+/* Tensor cores and the copies and loads that feed them, for 16-bit types. The layouts are those of PTX: of
+ * a 16 x 16 matrix A, lane 4r + q holds {row r, columns 2q and 2q + 1}, {row r + 8, the same}, {row r, 8
+ * columns on}, {row r + 8, 8 columns on}; of a 16 x 8 matrix B {rows 2q and 2q + 1, column r}, {8 rows
+ * on}; of 16 x 8 sums {row r, columns 2q and 2q + 1}, {row r + 8, the same}. */
 #ifndef VD_KERNELS_MMA_CUH
 #define VD_KERNELS_MMA_CUH
 
@@ -53,8 +53,8 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], con
                  : "memory");
 }
 
-/* Starts to copy 16 bytes from global to shared memory; zeros if not `inside`. Groups of copies arrive in the order of
- * their commits; barriers make them visible to other threads. */
+/* Starts to copy 16 bytes from global to shared memory; zeros if not `inside`. Groups of copies arrive in
+ * the order of their commits; barriers make them visible to other threads. */
 __device__ __forceinline__ void copy_async(void *to, const void *from, bool inside) {
     asm volatile(
         "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),

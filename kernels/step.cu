@@ -1,5 +1,5 @@
-/* Around the network: its input, the sampling step, embeddings. What the CPU backend computes in fp32 comes out with the
- * same bits: each operation is spelled with its rounding, so that none is fused. */
+/* Around the network: its input, the sampling step, embeddings. What the CPU backend computes in fp32
+ * comes out with the same bits: each operation is spelled with its rounding, so that none is fused. */
 #include "kernels/device.cuh"
 
 namespace vdk {

@@ -1,5 +1,5 @@
-/* Tensors for tests of the kernels, and their comparison with sums in double. The same test runs through the host shim and
- * on a GPU: memory.h says where a tensor lies. */
+/* Tensors for tests of the kernels, and their comparison with sums in double. The same test runs through
+ * the host shim and on a GPU: memory.h says where a tensor lies. */
 #ifndef VD_TESTS_CUDA_KERNEL_TEST_H
 #define VD_TESTS_CUDA_KERNEL_TEST_H
 
@@ -93,7 +93,8 @@ static inline tensor copied(pool *p, tensor from) {
         test_memory_wait();                                                                                  \
     } while (0)
 
-/* Error of a result relative to max(|want|, 1): the one rounding to its type, and `fp32` for what happened before. */
+/* Error of a result relative to max(|want|, 1): the one rounding to its type, and `fp32` for what happened
+ * before. */
 static inline double allowed(vd_dtype dtype, double fp32) {
     return fp32 + (dtype == VD_F16 ? 1.01 / 2048 : dtype == VD_BF16 ? 1.01 / 256 : 0);
 }

@@ -52,7 +52,8 @@ static void group_case(vdk_group_norm a, float mean, float spread, double fp32) 
     finish(&p);
 }
 
-/* Shapes of the networks and odd ones: scalars, several tiles of columns, groups that tiles share, two sources. */
+/* Shapes of the networks and odd ones: scalars, several tiles of columns, groups that tiles share, two
+ * sources. */
 static void group_norms(void **state) {
     (void)state;
     static const vdk_group_norm shapes[] = {

@@ -1,8 +1,8 @@
-/* Compiles the .cu files of kernels as plain C++ for the host: g++ -x c++ -include shim.h. A launch becomes a call of shim_enqueue
- * (enqueue.h); a grid runs block after block, each thread of a block as a fiber that gives way where threads of a GPU
- * wait for each other. Which fiber goes first changes from round to round, so that a missing barrier shows. Shared memory
- * has exactly the size that was asked for and begins as NaN; calls that the lanes of a warp must make together end the
- * program when they do not. */
+/* Compiles the .cu files of kernels as plain C++ for the host: g++ -x c++ -include shim.h. A launch
+ * becomes a call of shim_enqueue (enqueue.h); a grid runs block after block, each thread of a block as a
+ * fiber that gives way where threads of a GPU wait for each other. Which fiber goes first changes from
+ * round to round, so that a missing barrier shows. Shared memory has exactly the size that was asked for
+ * and begins as NaN; calls that the lanes of a warp must make together end the program when they do not. */
 #ifndef VD_TESTS_CUDA_SHIM_SHIM_H
 #define VD_TESTS_CUDA_SHIM_SHIM_H
 
@@ -73,8 +73,8 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, s
 
 void shim_wait_block();
 
-/* Every lane gives `bytes` <= 64 to its warp and waits for the others; `call` names what is called, the same in each. The
- * results, 64 bytes apart, stay until the call after the next. */
+/* Every lane gives `bytes` <= 64 to its warp and waits for the others; `call` names what is called, the
+ * same in each. The results, 64 bytes apart, stay until the call after the next. */
 const unsigned char *shim_exchange(const char *call, const void *mine, size_t bytes);
 constexpr size_t shim_slot = 64;
 
@@ -169,7 +169,8 @@ template <class T> void mma(float (&sums)[4], const uint32_t (&a)[4], uint32_t b
     }
 }
 
-/* Lane l's address is that of row l % 8 of matrix l / 8, 16 bytes; with `transposed` lanes receive columns. */
+/* Lane l's address is that of row l % 8 of matrix l / 8, 16 bytes; with `transposed` lanes receive
+ * columns. */
 static inline void shim_load_matrices(uint32_t *out, int count, const void *row, bool transposed) {
     const unsigned char *slots = shim_exchange("ldmatrix", &row, sizeof row);
     int r = shim_lane() / 4, q = shim_lane() % 4 * 2;
