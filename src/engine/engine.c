@@ -213,6 +213,13 @@ static int shape_run(const call *c, int first, vd_run_shape *shape) {
     return count;
 }
 
+/* Kernels chosen since the last look. */
+static void tell_kernels(vdpp_engine *e) {
+    const vd_backend *b = e->devices.backend;
+    for (int there = b->table->kernel_count(b); e->kernels_told < there; e->kernels_told++)
+        vd_log_line(&e->log, VD_LOG_DEBUG, "kernel of %s", b->table->kernel(b, e->kernels_told));
+}
+
 static vd_code open_run(const call *c, int first, int count, const vd_run_shape *shape, vd_run **out,
                         vd_error *err) {
     vdpp_engine *e = c->engine;
@@ -234,7 +241,9 @@ static vd_code open_run(const call *c, int first, int count, const vd_run_shape 
                               .overwrite = e->options.overwrite != 0,
                               .stop = &e->stop,
                               .began = c->began};
-    return vd_run_open(&request, out, err);
+    VD_TRY(vd_run_open(&request, out, err));
+    tell_kernels(e);
+    return VD_OK;
 }
 
 /* ---- progress ---- */

@@ -11,6 +11,7 @@ struct vdpp_engine {
     vd_model *model;
     vd_dtype dtype;
     vd_devices devices;
+    int kernels_told;     /* of the backend's list */
     vd_plan_request plan; /* mode, goal, split */
     char format_text[128];
     const char *formats[VD_MAX_FORMATS];

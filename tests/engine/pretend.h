@@ -48,12 +48,18 @@ static inline vd_backend_memory pretend_memory(const vd_backend *b) {
     return ((const pretend *)b)->memory;
 }
 
+static inline int pretend_kernel_count(const vd_backend *b) {
+    (void)b;
+    return 0;
+}
+
 static inline pretend *pretend_open(vdpp_engine *engine) {
     static const vd_backend_table table = {.close = pretend_close,
                                            .count = pretend_count,
                                            .describe = pretend_describe,
                                            .connect = pretend_connect,
-                                           .memory = pretend_memory};
+                                           .memory = pretend_memory,
+                                           .kernel_count = pretend_kernel_count};
     pretend *p = calloc(1, sizeof *p);
     assert_non_null(p);
     p->base = (vd_backend){.table = &table, .kind = "cuda", .default_dtype = VD_F16, .own_memory = true};
