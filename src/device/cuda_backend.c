@@ -98,8 +98,13 @@ static vd_code prepare(vd_cuda_backend *b, const int *ordinals, int count, openi
 static void open_each(opening *openings, int count) {
     open_one(&openings[0]);
     for (int i = 1; i < count && openings[0].code == VD_OK; i++) {
-        openings[i].code = vd_thread_start(&openings[i].thread, "vd-open", VD_ANY_CPU, open_one, &openings[i],
-                                           &openings[i].error);
+        opening *o = &openings[i];
+        vd_error error;
+        vd_code code = vd_thread_start(&o->thread, "vd-open", VD_ANY_CPU, open_one, o, &error);
+        if (code == VD_OK)
+            continue; /* what else it has is the thread's until it is joined */
+        o->code = code;
+        o->error = error;
     }
     for (int i = 1; i < count; i++)
         vd_thread_join(&openings[i].thread);

@@ -102,6 +102,17 @@ static void cuda_abandon(vd_device *d) {
     atomic_store_explicit(&vd_cuda_of(d)->abandoned, 1, memory_order_release);
 }
 
+/* Errors of kernels stay with the context: any call tells them. */
+static vd_code cuda_check(vd_device *base, vd_error *err) {
+    vd_cuda_device *d = vd_cuda_of(base);
+    VD_TRY(vd_cuda_enter(d, err));
+    cudaError_t result = cudaStreamQuery(d->setup);
+    if (result != cudaErrorNotReady)
+        return vd_cuda_check(result, base->name, "while it worked", err);
+    (void)cudaGetLastError();
+    return VD_OK;
+}
+
 static void leave(vd_cuda_device *d) {
     pthread_mutex_lock(&d->backend->lock);
     vd_cuda_device **at = &d->backend->devices;
@@ -132,6 +143,7 @@ static void cuda_close(vd_device *base) {
 static const vd_device_table cuda_device_table = {
     .close = cuda_close,
     .abandon = cuda_abandon,
+    .check = cuda_check,
     .allocate = cuda_allocate,
     .release = cuda_release,
     .stream_open = vd_cuda_stream_open,

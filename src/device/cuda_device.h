@@ -1,17 +1,19 @@
-/* Inside of the CUDA backend: its device, streams and ways between devices. All state of CUDA's lives in these.
+/* Inside of the CUDA backend: its device, streams and ways between devices. All state of CUDA's lives in
+ * these.
  *
  * DESIGN
- *   threads   any host thread may call; each entry makes the device current first. A stream is fed by one thread at a
- *             time.
- *   errands   what the host does when a stream gets there (notifications, completions of events, the host's half of
- *             copies) waits in a ring of the stream and is run by CUDA's own thread through cudaLaunchHostFunc. A full
- *             ring makes whoever enqueues wait, as the CPU backend's queue does.
- *   copies    ordinary host memory goes by way of a pinned piece that the stream owns: its order is the order of the
- *             stream, so one piece is enough and nobody waits. Samples spend milliseconds there, and seconds in steps.
- *   graphs    a program is captured once per exec, in relaxed mode: drivers that CUDA 13 runs on load kernels during a
- *             capture, so nothing needs a run before it that would step what the program steps.
- *   lost      a device that was given up and does not come to rest keeps what its pending work may touch until the
- *             process ends; nothing is freed there, for freeing would wait for it. */
+ *   threads   any host thread may call; each entry makes the device current first. A stream is fed by one
+ *             thread at a time.
+ *   errands   what the host does when a stream gets there (notifications, completions of events, the host's
+ *             half of copies) waits in a ring of the stream and is run by CUDA's own thread through
+ *             cudaLaunchHostFunc. A full ring makes whoever enqueues wait, as the CPU backend's queue does.
+ *   copies    ordinary host memory goes by way of a pinned piece that the stream owns: its order is the order
+ *             of the stream, so one piece is enough and nobody waits. Samples spend milliseconds there, and
+ *             seconds in steps.
+ *   graphs    a program is captured once per exec, in relaxed mode: drivers that CUDA 13 runs on load kernels
+ *             during a capture, so nothing needs a run before it that would step what the program steps.
+ *   lost      a device that was given up and does not come to rest keeps what its pending work may touch
+ *             until the process ends; nothing is freed there, for freeing would wait for it. */
 #ifndef VD_DEVICE_CUDA_DEVICE_H
 #define VD_DEVICE_CUDA_DEVICE_H
 
@@ -63,7 +65,7 @@ static inline vd_cuda_device *vd_cuda_of(vd_device *d) {
 /* Makes the device current on the calling thread. */
 vd_code vd_cuda_enter(vd_cuda_device *d, vd_error *err);
 
-/* The `place`-th of `places` devices opened together; `twin`: how many of them before it are on the same GPU. */
+/* The `place`-th of `places` devices opened together; `twin`: how many before it are on the same GPU. */
 typedef struct vd_cuda_seat {
     int ordinal, twin, place, places;
 } vd_cuda_seat;
@@ -109,7 +111,8 @@ void vd_cuda_exec_close(vd_device *d, vd_exec *x);
 /* Tests the way and keeps the route that it chooses. */
 vd_code vd_cuda_link_test(vd_cuda_device *from, vd_cuda_device *to, vd_p2p wish, vd_route_info *out,
                           vd_error *err);
-/* Enqueues a copy on `stream` of `from`, by the tested route; by the driver's own choice where nothing was tested. */
+/* Enqueues a copy on `stream` of `from`, by the tested route; by the driver's own choice where nothing was
+ * tested. */
 vd_code vd_cuda_link_copy(vd_cuda_device *from, vd_cuda_device *to, cudaStream_t stream, void *target,
                           const void *source, size_t bytes, vd_error *err);
 void vd_cuda_links_close(vd_cuda_device *d);

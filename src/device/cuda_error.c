@@ -2,7 +2,8 @@
 
 #include <stddef.h>
 
-/* Errors after which no call on the process's contexts works any more, as the header of the runtime describes them. */
+/* Errors after which no call on the process's contexts works any more, as the header of the runtime describes
+ * them. */
 static const cudaError_t poisons[] = {
     cudaErrorECCUncorrectable,    cudaErrorNvlinkUncorrectable,
     cudaErrorContained,           cudaErrorTensorMemoryLeak,

@@ -1,5 +1,5 @@
-/* Programs on CUDA. A compiled program is one for all devices; each has its part of it, made when it is first needed
- * there: plans, and constants in its memory. A part is captured into one graph per exec. */
+/* Programs on CUDA. A compiled program is one for all devices; each has its part of it, made when it is first
+ * needed there: plans, and constants in its memory. A part is captured into one graph per exec. */
 #include "device/cuda_device.h"
 
 #include "base/layout.h"
@@ -122,8 +122,8 @@ static vd_code ensure_part(vd_cuda_compiled *c, vd_cuda_device *d, part **out, v
 
 /* ---- parts: loading ---- */
 
-/* Devices that load the same program at the same time begin at different places: each packs its share for all, and
- * finds the rest packed. */
+/* Devices that load the same program at the same time begin at different places: each packs its share for
+ * all, and finds the rest packed. */
 static vd_code load_part(part *t, vd_error *err) {
     const vd_cuda_device *d = t->device;
     const vd_program *p = t->program;
@@ -142,8 +142,8 @@ static vd_code load_part(part *t, vd_error *err) {
     return VD_OK;
 }
 
-/* The device's part, planned and loaded. Arenas have been sized for the device that the program was compiled for; its
- * equals need no more. */
+/* The device's part, planned and loaded. Arenas have been sized for the device that the program was compiled
+ * for; its equals need no more. */
 static vd_code ready_part(vd_cuda_compiled *c, vd_cuda_device *d, part **out, vd_error *err) {
     VD_TRY(ensure_part(c, d, out, err));
     if ((*out)->scratch > c->base.workspace_bytes)

@@ -1,5 +1,5 @@
-/* Ways between two CUDA devices. Peer access is what the hardware says; whether bytes arrive is tested, for there are
- * machines that report success and deliver something else (cuda.md 7). */
+/* Ways between two CUDA devices. Peer access is what the hardware says; whether bytes arrive is tested, for
+ * there are machines that report success and deliver something else (cuda.md 7). */
 #include "device/cuda_device.h"
 
 #include "base/hash.h"
@@ -39,8 +39,8 @@ static const vd_cuda_link *find_link(const vd_cuda_device *from, const vd_cuda_d
     return l;
 }
 
-/* Piece by piece to the host on the sender's stream, on from there on a stream of the receiver. The sender's stream
- * ends behind the last of them. */
+/* Piece by piece to the host on the sender's stream, on from there on a stream of the receiver. The sender's
+ * stream ends behind the last of them. */
 static vd_code copy_staged(vd_cuda_device *from, const vd_cuda_link *l, cudaStream_t stream,
                            unsigned char *target, const unsigned char *source, size_t bytes, vd_error *err) {
     int piece = 0;
@@ -161,7 +161,10 @@ static vd_code open_trial(trial *t, vd_cuda_device *from, vd_cuda_device *to, vd
     return open_station(&t->to, t, err);
 }
 
+/* After an error, copies may still be on their way. */
 static void close_trial(trial *t) {
+    (void)cudaStreamSynchronize(t->from.device->setup);
+    (void)cudaStreamSynchronize(t->to.device->setup);
     close_station(&t->from);
     close_station(&t->to);
     if (t->pattern)

@@ -1,6 +1,6 @@
-/* NVIDIA's libraries are hundreds of megabytes that a machine without GPUs need not have. They stand behind a module that
- * is opened when CUDA is asked for and a driver is there, and then stays: CUDA does not take back what it registers in a
- * process. */
+/* NVIDIA's libraries are hundreds of megabytes that a machine without GPUs need not have. They stand behind a
+ * module that is opened when CUDA is asked for and a driver is there, and then stays: CUDA does not take back
+ * what it registers in a process. */
 #include "device/cuda_module.h"
 
 #include <dlfcn.h>

@@ -1,5 +1,5 @@
-/* Streams and events on CUDA (cuda_device.h DESIGN: errands, copies, lost). The device in their first members may be a
- * wrapper's (faulty.c), so they keep their own. */
+/* Streams and events on CUDA (cuda_device.h DESIGN: errands, copies, lost). The device in their first members
+ * may be a wrapper's (faulty.c), so they keep their own. */
 #include "device/cuda_device.h"
 
 #include "base/thread.h"
@@ -178,8 +178,8 @@ static vd_code settle(cuda_stream *s, double patience_s, vd_error *err) {
     }
 }
 
-/* A stream that does not come to rest stays allocated, for what is enqueued on it may still come. After an error
- * nothing comes any more. */
+/* A stream that does not come to rest stays allocated, for what is enqueued on it may still come. After an
+ * error nothing comes any more. */
 void vd_cuda_stream_close(vd_stream *stream) {
     if (!stream)
         return;

@@ -41,6 +41,9 @@ typedef struct vd_device_table {
     /* The device is lost: its streams drop what is enqueued as soon as they can, so that closing them
      * cannot hang. */
     void (*abandon)(vd_device *d);
+    /* An error that came up while the device worked; whoever enqueues next would hear of it too. NULL: there
+     * are none. */
+    vd_code (*check)(vd_device *d, vd_error *err);
 
     vd_code (*allocate)(vd_device *d, size_t bytes, void **memory, vd_error *err); /* zeroed on the CPU */
     void (*release)(vd_device *d, void *memory);
@@ -107,8 +110,8 @@ static inline size_t vd_compiled_arena(const vd_compiled *c) {
     return c->program->arena_bytes + c->workspace_bytes;
 }
 
-/* For backends: where each value of a program is. `at` [value_count] holds the constants' places already and receives
- * the externals as bound, arena values and views. Fails when an external is not bound. */
+/* For backends: where each value of a program is. `at` [value_count] holds the constants' places already and
+ * receives the externals as bound, arena values and views. Fails when an external is not bound. */
 vd_code vd_bind_values(const vd_program *p, void *arena, const vd_binding *bindings, int count, void **at,
                        vd_error *err);
 

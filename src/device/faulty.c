@@ -57,6 +57,10 @@ static void faulty_abandon(vd_device *d) {
     inner_table(d)->abandon(wrapper(d)->inner);
 }
 
+static vd_code faulty_check(vd_device *d, vd_error *err) {
+    return inner_table(d)->check ? inner_table(d)->check(wrapper(d)->inner, err) : VD_OK;
+}
+
 static vd_code faulty_allocate(vd_device *d, size_t bytes, void **memory, vd_error *err) {
     if (strikes(d, VD_INJECT_NO_MEMORY))
         return vd_fail(err, VD_ERR_UNAVAILABLE, "device %s: no memory for %zu bytes (injected)", d->name,
@@ -193,6 +197,7 @@ static vd_code faulty_launch(vd_stream *s, vd_exec *x, vd_fault *fault, vd_error
 static const vd_device_table faulty_table = {
     .close = faulty_close,
     .abandon = faulty_abandon,
+    .check = faulty_check,
     .allocate = faulty_allocate,
     .release = faulty_release,
     .stream_open = faulty_stream_open,

@@ -192,14 +192,21 @@ static bool run_is_broken(const vd_stage *s) {
     return vd_fault_failed(&s->run->broken);
 }
 
-/* Parks until `counter` is within `limit` of `target`; false when the run broke. */
-static bool throttle(vd_stage *s, _Atomic uint32_t *counter, int target, int limit) {
+static vd_code closed(const vd_stage *s, vd_error *err) {
+    return vd_fail(err, VD_ERR_TRY_AGAIN, "device %s: the run was ended", s->device->name);
+}
+
+/* Parks until `counter` is within `limit` of `target`, the run broke, or the device did, which then tells the
+ * host nothing any more. */
+static vd_code throttle(vd_stage *s, _Atomic uint32_t *counter, int target, int limit, vd_error *err) {
     for (;;) {
         uint32_t seen = atomic_load_explicit(counter, memory_order_acquire);
         if (target - (int)seen < limit)
-            return true;
+            return VD_OK;
         if (run_is_broken(s))
-            return false;
+            return closed(s, err);
+        if (s->device->table->check)
+            VD_TRY(CALL(s, check, s->device, err));
         vd_park(counter, seen, 50 * 1000 * 1000);
     }
 }
@@ -243,10 +250,6 @@ static vd_hop *hop_of(vd_trip *trip, int handoff) {
     while (i < trip->hop_count - 1 && trip->hops[i].handoff != handoff)
         i++;
     return &trip->hops[i];
-}
-
-static vd_code closed(const vd_stage *s, vd_error *err) {
-    return vd_fail(err, VD_ERR_TRY_AGAIN, "device %s: the run was ended", s->device->name);
 }
 
 static vd_code receive(vd_stage *s, const vd_task *task, vd_trip *trip, vd_error *err) {
@@ -401,9 +404,9 @@ static vd_code run_task(vd_stage *s, int index, vd_error *err) {
     vd_task_clock *clock = &run->clocks[index];
     *clock = (vd_task_clock){.stage = s, .task = index};
     bool last = is_last_task(run, task);
-    if (!throttle(s, &s->finished, s->enqueued++, VD_STAGE_DEPTH) ||
-        (last && !throttle(s, &s->published, s->completed, VD_UNPUBLISHED_LIMIT)))
-        return closed(s, err);
+    VD_TRY(throttle(s, &s->finished, s->enqueued++, VD_STAGE_DEPTH, err));
+    if (last)
+        VD_TRY(throttle(s, &s->published, s->completed, VD_UNPUBLISHED_LIMIT, err));
     if (is_first_task(run, task)) {
         atomic_store(&trip->admitted, vd_now());
         VD_TRY(admit(s, trip, err));

@@ -1,5 +1,5 @@
-/* Devices, streams, copies, ways and graphs of the CUDA backend on the fake runtime: device.h, rule by rule, and what
- * happens when a call of CUDA's fails. */
+/* Devices, streams, copies, ways and graphs of the CUDA backend on the fake runtime: device.h, rule by rule,
+ * and what happens when a call of CUDA's fails. */
 #include "must.h"
 
 #include "base/hash.h"
@@ -492,11 +492,13 @@ static void test_lost(void **state) {
     ON(&l, 0, notify, l.stream[0], gate_hold, &g);
     ON(&l, 0, notify, l.stream[0], count_tick, &(tick){&(tally){0}, 0});
     fake_cuda_break(0, cudaErrorIllegalAddress);
+    assert_int_equal(l.device[0]->table->check(l.device[0], &error), VD_ERR_TRY_AGAIN);
+    assert_non_null(strstr(error.message, "device cuda:0 was lost"));
     gate_open(&g);
     assert_int_equal(l.device[0]->table->stream_drain(l.stream[0], &error), VD_ERR_TRY_AGAIN);
-    assert_non_null(strstr(error.message, "device cuda:0 was lost"));
     assert_int_equal(l.device[0]->table->record(l.stream[0], l.event[0], &error), VD_ERR_TRY_AGAIN);
     assert_int_equal(l.device[0]->table->notify(l.stream[0], count_tick, &after, &error), VD_ERR_TRY_AGAIN);
+    ON(&l, 1, check, l.device[1]);
     ON(&l, 1, stream_drain, l.stream[1]);
     lab_close(&l);
 }
