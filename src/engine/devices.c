@@ -229,8 +229,8 @@ static vd_code parse_p2p(const char *wish, vd_p2p *out, vd_error *err) {
     return VD_OK;
 }
 
-/* Tests: puts a faulty device before each, of which the one named in "cpu:1:never-fires:3" has that fault; all
- * are wrapped, so that copies between them find the devices inside. */
+/* Tests: puts a faulty device before each, of which the one named in "cpu:1:never-fires:3" has that fault;
+ * all are wrapped, so that copies between them find the devices inside. */
 static vd_code inject(vd_devices *d, const char *text, vd_error *err) {
     static const char *const kinds[] = {
         [VD_INJECT_LAUNCH_FAILS] = "launch-fails", [VD_INJECT_COPY_DROPPED] = "copy-dropped",

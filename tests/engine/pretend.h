@@ -1,5 +1,5 @@
-/* Puts a backend before an engine's own that says what a test wants of memory and of the ways between devices, as GPUs
- * might; the devices stay virtual ones. It closes the one behind it with itself. */
+/* Puts a backend before an engine's own that says what a test wants of memory and of the ways between
+ * devices, as GPUs might; the devices stay virtual ones. It closes the one behind it with itself. */
 #ifndef VD_TESTS_PRETEND_H
 #define VD_TESTS_PRETEND_H
 

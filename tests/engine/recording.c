@@ -397,8 +397,9 @@ static const unsigned char *place_of(const vd_program *p, vd_value v, const vd_b
     return NULL;
 }
 
-/* The arena as a whole, then every external that an operation names. What a program writes before it reads is its own
- * affair (program_check.c proves the order), so only reads of what it has not written itself count as reads. */
+/* The arena as a whole, then every external that an operation names. What a program writes before it reads
+ * is its own affair (program_check.c proves the order), so only reads of what it has not written itself
+ * count as reads. */
 static void note_touches(recorded_exec *x, const vd_compiled *c, const unsigned char *arena,
                          const vd_binding *bindings, int count) {
     const vd_program *p = c->program;

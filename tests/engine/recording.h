@@ -1,16 +1,17 @@
-/* A wrapper of any device that writes down what is enqueued, with the memory it reads and writes, and finds what
- * nothing orders. Several devices share one recording.
+/* A wrapper of any device that writes down what is enqueued, with the memory it reads and writes, and finds
+ * what nothing orders. Several devices share one recording.
  *
  * DESIGN
- *   order     A stream runs in order; a record takes what its stream has seen so far, a wait adds that to another
- *             stream. Each stream carries a clock: how far it has seen every stream. One access is behind another when
- *             its clock has seen it. What the host knows, or how fast things ran, orders nothing.
- *   rules     Of two accesses to the same bytes of device memory, one of them a write, the later must be behind the
- *             earlier; every byte read must have been written; every access lies within one block, which is the
- *             device's own; nothing is allocated or opened once anything was enqueued; once a stream was drained its device gets no more work.
- *   missing   A wait can be forgotten: the devices wait all the same, for without it they would write to memory that
- *             is long freed, but the clocks do not know of it.
- */
+ *   order     A stream runs in order; a record takes what its stream has seen so far, a wait adds that to
+ *             another stream. Each stream carries a clock: how far it has seen every stream. One access is
+ *             behind another when its clock has seen it. What the host knows, or how fast things ran, orders
+ *             nothing.
+ *   rules     Of two accesses to the same bytes of device memory, one of them a write, the later must be
+ *             behind the earlier; every byte read must have been written; every access lies within one block,
+ *             which is the device's own; nothing is allocated or opened once anything was enqueued; once a
+ *             stream was drained its device gets no more work.
+ *   missing   A wait can be forgotten: the devices wait all the same, for without it they would write to
+ *             memory that is long freed, but the clocks do not know of it. */
 #ifndef VD_TESTS_RECORDING_H
 #define VD_TESTS_RECORDING_H
 

@@ -118,8 +118,8 @@ static vdpp_engine *open_engine(const studio *s, scene c, lines *l) {
     return engine;
 }
 
-/* Every pair that the plan uses is tested once, however many runs there are; the report has them, the log those that
- * do not copy straight. */
+/* Every pair that the plan uses is tested once, however many runs there are; the report has them, the log
+ * those that do not copy straight. */
 static void test_routes(void **state) {
     static const struct {
         vd_route_info route;
@@ -174,7 +174,8 @@ static int describe(vdpp_engine *engine, scene c, char **text, vdpp_error *error
     return vdpp_describe(engine, samples, 2, text, error);
 }
 
-/* What GPUs do not have free is refused before anything is allocated there, with the device and what would fit. */
+/* What GPUs do not have free is refused before anything is allocated there, with the device and what would
+ * fit. */
 static void test_own_memory(void **state) {
     lines l = {.count = 0};
     scene c = {.devices = 2, .plain = true, .samples = 2};

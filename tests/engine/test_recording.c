@@ -1,5 +1,5 @@
-/* The engine's calls as a GPU would get them: written down, then proved to be in order by streams and events alone; and
- * that the proof fails when one wait is missing. */
+/* The engine's calls as a GPU would get them: written down, then proved to be in order by streams and
+ * events alone; and that the proof fails when one wait is missing. */
 #include "engine/studio.h"
 
 #include "engine/engine.h"

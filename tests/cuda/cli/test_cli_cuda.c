@@ -1,5 +1,5 @@
-/* The program from outside on a machine with four GPUs: the fake ones of cuda/fake, of which cuda:3 has no peer access
- * and whatever cuda:1 copies straight to cuda:2 arrives damaged. */
+/* The program from outside on a machine with four GPUs: the fake ones of cuda/fake, of which cuda:3 has no
+ * peer access and whatever cuda:1 copies straight to cuda:2 arrives damaged. */
 #include "app/shell.h"
 
 #include <jansson.h>
