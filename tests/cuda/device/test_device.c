@@ -662,6 +662,39 @@ static void test_module(void **state) {
     assert_non_null(strstr(error.message, "no CUDA here: /nowhere.so"));
 }
 
+/* A device whose work never ends: what that may yet touch stays allocated, and errands that come late are
+ * dropped. Nothing can be reset after it. */
+static void test_hang(void **state) {
+    (void)state;
+    static lab l;
+    static gate g;
+    static int after;
+    void *memory;
+    lab_open(&l, 2);
+    vd_device *d = l.device[1];
+    ON(&l, 1, allocate, d, 100, &memory);
+    ON(&l, 0, notify, l.stream[0], gate_hold, &g);
+    ON(&l, 0, record, l.stream[0], l.event[0]);
+    ON(&l, 1, wait, l.stream[1], l.event[0]);
+    ON(&l, 1, copy, l.stream[1], VD_TO_HOST, &after, memory, sizeof after, NULL);
+    after = 1;
+    d->table->abandon(d);
+    double began = vd_now();
+    d->table->stream_close(l.stream[1]);
+    d->table->event_close(l.event[1]);
+    d->table->release(d, memory);
+    d->table->close(d);
+    assert_true(vd_now() - began < 30);
+    gate_open(&g);
+    ON(&l, 0, stream_drain, l.stream[0]);
+    vd_park(&g.open, 1, 100 * 1000 * 1000); /* for what comes late */
+    assert_int_equal(after, 1);
+    l.device[0]->table->stream_close(l.stream[0]);
+    l.device[0]->table->event_close(l.event[0]);
+    l.device[0]->table->close(l.device[0]);
+    l.backend->table->close(l.backend);
+}
+
 #define ON_FRESH(test) cmocka_unit_test_setup(test, reset)
 
 int main(void) {
@@ -681,6 +714,7 @@ int main(void) {
                                        ON_FRESH(test_every_failure),
                                        ON_FRESH(test_backend),
                                        ON_FRESH(test_no_gpu),
-                                       ON_FRESH(test_module)};
+                                       ON_FRESH(test_module),
+                                       ON_FRESH(test_hang)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

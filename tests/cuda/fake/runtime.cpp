@@ -106,7 +106,7 @@ struct machine {
     }
 };
 
-machine m;
+machine &m = *new machine; /* stays for what a lost device leaves behind */
 thread_local int current;
 thread_local cudaError_t last;
 
