@@ -185,6 +185,7 @@ static vd_code cuda_tune(vd_backend *b, vd_device *base, void (*tried)(void *use
     return code;
 }
 
+/* Plans are named in the log, as they are chosen. */
 static int cuda_kernel_count(const vd_backend *b) {
     (void)b;
     return 0;
