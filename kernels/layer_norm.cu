@@ -40,6 +40,7 @@ template <class T, int N, int V> struct row_values {
 
     template <class F> __device__ __forceinline__ void each(F body) {
         if (V == 0)
+#pragma unroll 1
             for (int64_t v = 0; column(v) < c; v++) {
                 input.read(column(v), kept[0]);
                 body(column(v), kept[0]);
