@@ -29,6 +29,7 @@ __global__ void __launch_bounds__(block_size) euler_step(vdk_euler_step a) {
     float q = __fadd_rn(__fmul_rn(sigma[0], sigma[0]), 1.0f);
     float c = __fdiv_rn(-sigma[0], __fsqrt_rn(q)), change = __fadd_rn(sigma[1], -sigma[0]);
     int64_t frame = a.pixels * a.c, all = a.frames * frame;
+#pragma unroll 1
     for (int64_t i = grid_thread(); i < all; i += grid_threads()) {
         float v = a.v[i], x = a.latents[i];
         if (a.halves == 2) {
