@@ -64,7 +64,7 @@ class Clips:
 
     @staticmethod
     def _motion(random):
-        return round(math.exp(random.uniform(*np.log(WORLD["motion"]))))
+        return round(random.uniform(*WORLD["motion"]))
 
     @staticmethod
     def _fps():

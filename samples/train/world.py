@@ -1,7 +1,8 @@
 """The world of the sample model: small landscapes in which one body moves in a way that its look tells.
 
-A picture is 64 x 64 units, x to the right and y down, drawn at any number of pixels with antialiased edges. A ball rolls
-to the right, a balloon rises, a boat sails where its jib points, a comet flies away from its tail. All else stands still.
+A picture is 64 x 64 units, x to the right and y down, drawn at any number of pixels with antialiased edges. A ball
+rolls to the right, a balloon rises, a boat sails where its jib points, a comet flies away from its tail. All else stands
+still.
 
 How far a body moves from frame to frame is a law of the settings alone: `units_per_frame`.
 """
