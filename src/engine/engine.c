@@ -470,7 +470,11 @@ int vdpp_describe(vdpp_engine *e, const vdpp_sample *samples, int count, char **
     vd_text text = {0};
     vd_code code = describe_all(&c, samples, &text, &err);
     call_close(&c);
-    *out = text.text;
+    *out = NULL;
+    if (code == VD_OK)
+        *out = text.text;
+    else
+        vd_text_free(&text);
     return code == VD_OK ? 0 : give(&err, error);
 }
 
