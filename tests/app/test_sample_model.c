@@ -1,5 +1,5 @@
-/* What a newcomer sees: with no option the sample image comes to life. The ball of samples/images/ball.png is the only
- * thing in it that is much redder than blue, and it rolls to the right. */
+/* What a newcomer sees: with no option the sample image comes to life. The ball of samples/images/ball.png
+ * is the only thing in it that is much redder than blue, and it rolls to the right. */
 #include "app/shell.h"
 
 #include "media/image.h"

@@ -184,8 +184,8 @@ static vd_value root_of(const vd_value_info *values, vd_value v) {
     return values[v].storage == VD_STORAGE_VIEW ? values[v].parent : v;
 }
 
-/* Runs the program on bytes: an operation writes what depends on all that it reads, and on nothing else. `at` says where
- * each value lies. `read` [op_count] gets what each operation has read. */
+/* Runs the program on bytes: an operation writes what depends on all that it reads, and on nothing else.
+ * `at` says where each value lies. `read` [op_count] gets what each operation has read. */
 static void interpret(const vd_program *p, unsigned char *const *at, uint64_t *read) {
     for (int i = 0; i < p->op_count; i++) {
         vd_operand operands[VD_MAX_OPERANDS];
@@ -228,7 +228,8 @@ static void place_planned(const vd_program *p, unsigned char *arena, unsigned ch
     }
 }
 
-/* Operands whose memory the destination may be, as ops.h says: each is read no later than the result is written there. */
+/* Operands whose memory the destination may be, as ops.h says: each is read no later than the result is
+ * written there. */
 static bool may_be_overwritten(const vd_op *op, vd_value v) {
     switch (op->kind) {
     case VD_OP_CONV:

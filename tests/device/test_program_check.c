@@ -52,7 +52,8 @@ static materials make_materials(void) {
                        .sines = external(p, VD_F16, 1, 1, ROWS, 8)};
 }
 
-/* One operation with flaw number `flaw`; 0 is none. Says which operand the message must name; NULL past the last. */
+/* One operation with flaw number `flaw`; 0 is none. Says which operand the message must name; NULL past
+ * the last. */
 typedef const char *flawed_op(materials *m, int flaw);
 
 static const char *conv(materials *m, int flaw) {

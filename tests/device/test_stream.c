@@ -1,5 +1,5 @@
-/* Streams, events and copies of virtual devices, and the wrapper that injects faults: device.h, rule by rule. Memory of a
- * virtual device is memory of the host, so tests look at it once the stream is drained. */
+/* Streams, events and copies of virtual devices, and the wrapper that injects faults: device.h, rule by
+ * rule. Memory of a virtual device is memory of the host, so tests look at it once the stream is drained. */
 #include "must.h"
 
 #include "base/thread.h"
@@ -421,7 +421,8 @@ static void test_injected_launch(void **state) {
     lab_close(&l);
 }
 
-/* Of five peer copies the third is hit; returns how many bytes of it differ from what was sent, and the rest must be right. */
+/* Of five peer copies the third is hit; returns how many bytes of it differ from what was sent, and the
+ * rest must be right. */
 static int hit_third_copy(vd_fault_kind kind, unsigned char *worst) {
     lab l;
     lab_open_faulty(&l, kind, 3);

@@ -1,12 +1,8 @@
-/* A very small model in a temporary folder, and calls of the library with it: one sample takes milliseconds, so tests
- * can make many.
+/* A very small model in a temporary folder, and calls of the library with it: one sample takes milliseconds,
+ * so tests can make many.
  *
- *     studio s = studio_open();
- *     take t = studio_run(&s, (scene){.devices = 3, .samples = 4, .mode = "wrap"});
- *     ... t.code, t.error.message, t.report->samples[2].latents_hash ...
- *     take_free(&t);
- *     studio_close(&s);
- */
+ * studio s = studio_open(); take t = studio_run(&s, (scene){.devices = 3, .samples = 4, .mode = "wrap"});
+ * ... t.code, t.error.message, t.report->samples[2].latents_hash ... take_free(&t); studio_close(&s); */
 #ifndef VD_TESTS_STUDIO_H
 #define VD_TESTS_STUDIO_H
 
@@ -59,7 +55,8 @@ static inline void studio_config(const folder *f, const char *part, const char *
     folder_text(f, file, text);
 }
 
-/* Makes both folders and a model whose UNet has the configuration `unet`; all else is as small as it can be. */
+/* Makes both folders and a model whose UNet has the configuration `unet`; all else is as small as it can
+ * be. */
 static inline void studio_model(studio *s, const char *unet, vd_st_dtype dtype) {
     s->model = folder_make();
     s->work = folder_make();

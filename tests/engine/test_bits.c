@@ -1,5 +1,5 @@
-/* The same bits for every plan, number of devices, number of samples and repetition, whatever the heap was filled with:
- * design.md section 7 and R3 of faults.md. */
+/* The same bits for every plan, number of devices, number of samples and repetition, whatever the heap was
+ * filled with: design.md section 7 and R3 of faults.md. */
 #include "engine/studio.h"
 
 #include "base/hash.h"
@@ -144,7 +144,8 @@ static void test_frames(void **state) {
     }
 }
 
-/* The chunk of the decoder changes frames (svd-spec.md 9) but never latents; each chunk has its own frames on any plan. */
+/* The chunk of the decoder changes frames (svd-spec.md 9) but never latents; each chunk has its own frames
+ * on any plan. */
 static void test_chunks(void **state) {
     const studio *s = *state;
     for (int chunk = 1; chunk <= 2; chunk++) {

@@ -1,5 +1,6 @@
-/* What goes wrong on a device, in an image, at a file or by the user's hand is the affected sample's or ends the run in
- * time with what was finished kept; nothing wrong is ever published (faults.md R5, R7, R8, R10, R12 and section 4). */
+/* What goes wrong on a device, in an image, at a file or by the user's hand is the affected sample's or
+ * ends the run in time with what was finished kept; nothing wrong is ever published (faults.md R5, R7, R8,
+ * R10, R12 and section 4). */
 #include "engine/studio.h"
 
 #include "base/thread.h"
@@ -51,7 +52,8 @@ static const char *first_failure(const take *t) {
     return "";
 }
 
-/* One injection into `c`: at most one sample fails, with the device and `reason` in its message. Returns how many failed. */
+/* One injection into `c`: at most one sample fails, with the device and `reason` in its message. Returns
+ * how many failed. */
 static int inject_one(const stage_set *set, scene c, int device, const char *kind, int k,
                       const char *reason) {
     char injection[48], label[96], name[8];
@@ -85,8 +87,8 @@ static void test_launch_fails(void **state) {
     take_free(&t);
 }
 
-/* Each peer copy of these runs, dropped (which leaves zeros in a new slot, an older state in a used one), zeroed and
- * with a bit flipped: every one is noticed and costs its sample only. */
+/* Each peer copy of these runs, dropped (which leaves zeros in a new slot, an older state in a used one),
+ * zeroed and with a bit flipped: every one is noticed and costs its sample only. */
 static void test_damaged_copies(void **state) {
     const stage_set *set = *state;
     static const char *const kinds[] = {"copy-dropped", "copy-zeroed", "copy-flipped"};
@@ -168,8 +170,8 @@ static void check_stall(const stage_set *set, int device, int k) {
     take_free(&t);
 }
 
-/* Events of the first sample's hand-off, and later ones, so that something is finished before. The first device records
- * `filled`, `sent` and `copied` for each sample; the second `freed` before them. */
+/* Events of the first sample's hand-off, and later ones, so that something is finished before. The first
+ * device records `filled`, `sent` and `copied` for each sample; the second `freed` before them. */
 static void test_never_fires(void **state) {
     static const struct { int device, k; } at[] = {{0, 1}, {0, 3}, {0, 8}, {1, 1}, {1, 2}, {1, 16}, {2, 3}};
     for (size_t i = 0; i < sizeof at / sizeof *at; i++)
@@ -368,7 +370,8 @@ static void test_stop_at_any_time(void **state) {
     }
 }
 
-/* A device that is lost ends the run in time and is named; what was finished stands, the rest may be tried again. */
+/* A device that is lost ends the run in time and is named; what was finished stands, the rest may be tried
+ * again. */
 static void test_device_lost(void **state) {
     const stage_set *set = *state;
     static const int at[] = {1, 3, 8, 14};

@@ -1,5 +1,6 @@
-/* The memory that is printed before a run is the memory that it takes: peak resident size of a fresh process within 10 %
- * of the plan, for one device and for several, with weights that matter. This program with arguments MODEL MODE DEVICES SAMPLES DTYPE is such a process. */
+/* The memory that is printed before a run is the memory that it takes: peak resident size of a fresh
+ * process within 10 % of the plan, for one device and for several, with weights that matter. This program
+ * with arguments MODEL MODE DEVICES SAMPLES DTYPE is such a process. */
 #include "engine/studio.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
-/* Under ThreadSanitizer only: the engine is clean with seven devices in all modes, and each event wait on the way of a
- * hand-off is needed. A virtual device's streams are ordered by nothing but events (cpu_tsan.h), so a run in which one
- * wait is forgotten must be reported, whatever the timing. Each such run is a process of its own, this program with
- * arguments: MODEL MODE DEVICES SAMPLES INJECTION. */
+/* Under ThreadSanitizer only: the engine is clean with seven devices in all modes, and each event wait on
+ * the way of a hand-off is needed. A virtual device's streams are ordered by nothing but events
+ * (cpu_tsan.h), so a run in which one wait is forgotten must be reported, whatever the timing. Each such
+ * run is a process of its own, this program with arguments: MODEL MODE DEVICES SAMPLES INJECTION. */
 #include "engine/studio.h"
 
 #include <fcntl.h>
@@ -65,10 +65,10 @@ static void check_wait(const studio *s, const char *mode, int devices, int sampl
                  needed ? REPORTED : 0);
 }
 
-/* The waits of a device in a pipeline, in the order in which its stage enqueues them: per sample the compute stream
- * waits for what came in (`copied`) and for its outbox (`sent`), the copy stream for the filled outbox (`filled`) and
- * for the receiver's slot (`freed`). The first two uses of an outbox or a slot wait for an event that nobody has
- * recorded, which is a no-op: without those waits the run is clean. */
+/* The waits of a device in a pipeline, in the order in which its stage enqueues them: per sample the
+ * compute stream waits for what came in (`copied`) and for its outbox (`sent`), the copy stream for the
+ * filled outbox (`filled`) and for the receiver's slot (`freed`). The first two uses of an outbox or a
+ * slot wait for an event that nobody has recorded, which is a no-op: without those waits the run is clean. */
 static void check_pipeline_device(const studio *s, int device) {
     static const char *const names[] = {"copied", "sent", "filled", "freed"};
     int first = device > 0 ? 0 : 1, last = device < PIPELINE_DEVICES - 1 ? 4 : 1, k = 0;

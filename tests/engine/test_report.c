@@ -1,5 +1,5 @@
-/* What the library says about a run: figures that agree with each other, progress that only moves forward, and refusals of
- * options that cannot be. */
+/* What the library says about a run: figures that agree with each other, progress that only moves forward,
+ * and refusals of options that cannot be. */
 #include "engine/studio.h"
 
 static const char image[] = "samples/images/ball.png";

@@ -1,5 +1,5 @@
-/* Runs a program on one device, through the device table, and brings back what it wrote. The device is a virtual CPU, or
- * CUDA's first where VD_TEST_CUDA is defined. */
+/* Runs a program on one device, through the device table, and brings back what it wrote. The device is a
+ * virtual CPU, or CUDA's first where VD_TEST_CUDA is defined. */
 #ifndef VD_TESTS_RUN_PROGRAM_H
 #define VD_TESTS_RUN_PROGRAM_H
 

@@ -1,6 +1,6 @@
-/* Whole runs through vdpp.h against the reference's pipeline: picture in, every tensor of --dump out, with the same
- * dummy weights. Tensors outside the networks have the reference's bits; the others keep the limits of design.md
- * section 7. The golden files are made by make_pipeline.py. */
+/* Whole runs through vdpp.h against the reference's pipeline: picture in, every tensor of --dump out, with
+ * the same dummy weights. Tensors outside the networks have the reference's bits; the others keep the
+ * limits of design.md section 7. The golden files are made by make_pipeline.py. */
 #include "must.h"
 
 #include "model/dummy.h"
