@@ -17,12 +17,6 @@ typedef struct inventory {
     int count;
 } inventory;
 
-static vd_p2p read_p2p(const char *wish) {
-    if (!wish || strcmp(wish, "auto") == 0)
-        return VD_P2P_AUTO;
-    return strcmp(wish, "on") == 0 ? VD_P2P_ON : VD_P2P_OFF;
-}
-
 static vd_code test_ways(inventory *v, vd_p2p wish, vd_error *err) {
     vd_backend *b = v->hardware.backend;
     for (int i = 0; i < v->count; i++)
@@ -41,6 +35,8 @@ static vd_code describe_all(inventory *v, vd_error *err) {
 
 static vd_code take_inventory(const vd_options *o, inventory *v, vd_error *err) {
     int ordinals[VD_DEVICE_LIMIT], there;
+    vd_p2p wish;
+    VD_TRY(vd_p2p_parse(o->p2p, &wish, err));
     VD_TRY(vd_hardware_open(o, &v->hardware, err));
     vd_backend *b = v->hardware.backend;
     there = v->hardware.gpus ? b->table->count(b) : 1;
@@ -52,7 +48,7 @@ static vd_code take_inventory(const vd_options *o, inventory *v, vd_error *err) 
     VD_TRY(b->table->open(b, ordinals, there, v->open, err));
     v->count = there;
     VD_TRY(describe_all(v, err));
-    return test_ways(v, read_p2p(o->p2p), err);
+    return test_ways(v, wish, err);
 }
 
 static void close_inventory(inventory *v) {
@@ -63,9 +59,7 @@ static void close_inventory(inventory *v) {
 }
 
 static const char *verdict_of(const vd_route_info *way) {
-    if (way->damaged)
-        return "damaged";
-    return way->route == VD_ROUTE_STAGED ? "staged" : way->route == VD_ROUTE_PEER ? "peer" : "local";
+    return way->damaged ? "damaged" : vd_route_name(way->route);
 }
 
 /* ---- as text ---- */

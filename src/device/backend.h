@@ -29,7 +29,11 @@ typedef struct vd_route_info {
     double bytes_per_s, latency_s; /* measured; 0: not */
 } vd_route_info;
 
+const char *vd_route_name(vd_route route); /* "local", "peer", "staged" */
+
 typedef enum vd_p2p { VD_P2P_AUTO, VD_P2P_ON, VD_P2P_OFF } vd_p2p;
+/* "auto", "on", "off"; NULL is auto. */
+vd_code vd_p2p_parse(const char *wish, vd_p2p *out, vd_error *err);
 
 /* One plan on trial for one convolution, product or attention. */
 typedef struct vd_trial {

@@ -11,7 +11,7 @@ typedef struct vd_cpu_backend {
     vd_backend base;
     vd_cpu_library *library;
     pthread_mutex_t lock; /* guards `programs` and the users of its members */
-    struct cpu_compiled *programs;
+    vd_compiled *programs;
 } vd_cpu_backend;
 
 /* `cpu`: logical CPU for its compute stream, VD_ANY_CPU for none. */

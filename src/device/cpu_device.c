@@ -18,8 +18,6 @@ enum {
 
 typedef struct cpu_compiled {
     vd_compiled base;
-    struct cpu_compiled *next; /* in the backend's list */
-    int users;                 /* compile calls less close calls; guarded by the backend's lock */
     vd_cpu_library *library;
     vd_cpu_plan **plans;         /* [op_count] */
     size_t *scratch;             /* [op_count] bytes */
@@ -63,10 +61,7 @@ static vd_code cpu_allocate(vd_device *d, size_t bytes, void **memory, vd_error 
         memset(block, 0, total);
     *(block_header *)block = (block_header){total, mapped};
     *memory = block + BLOCK_HEADER;
-    size_t kept = total - BLOCK_HEADER;
-    size_t now = atomic_fetch_add(&d->allocated, kept) + kept, peak = atomic_load(&d->peak);
-    while (now > peak && !atomic_compare_exchange_weak(&d->peak, &peak, now)) {
-    }
+    vd_device_took(d, total - BLOCK_HEADER);
     return VD_OK;
 }
 
@@ -136,15 +131,9 @@ static cpu_compiled *new_compiled(vd_cpu_library *library, const vd_program *p) 
 /* The backend's entry for `p`, made when it is new; counts the caller as a user. */
 static cpu_compiled *find_compiled(vd_cpu_backend *b, const vd_program *p) {
     pthread_mutex_lock(&b->lock);
-    cpu_compiled *c = b->programs;
-    while (c && c->base.program != p)
-        c = c->next;
-    if (!c && (c = new_compiled(b->library, p))) {
-        c->next = b->programs;
-        b->programs = c;
-    }
-    if (c)
-        c->users++;
+    cpu_compiled *c = (cpu_compiled *)vd_compiled_join(b->programs, p);
+    if (!c && (c = new_compiled(b->library, p)))
+        vd_compiled_add(&b->programs, &c->base);
     pthread_mutex_unlock(&b->lock);
     return c;
 }
@@ -179,12 +168,7 @@ static void cpu_compiled_close(vd_device *d, vd_compiled *base) {
     cpu_compiled *c = (cpu_compiled *)base;
     vd_cpu_backend *b = ((cpu_device *)d)->backend;
     pthread_mutex_lock(&b->lock);
-    bool last = --c->users == 0;
-    for (cpu_compiled **at = &b->programs; last && *at; at = &(*at)->next)
-        if (*at == c) {
-            *at = c->next;
-            break;
-        }
+    bool last = vd_compiled_leave(&b->programs, base);
     pthread_mutex_unlock(&b->lock);
     if (last)
         free_compiled(c);

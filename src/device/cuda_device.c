@@ -24,12 +24,6 @@ static bool is_lost(vd_cuda_device *d) {
 
 /* ---- memory ---- */
 
-static void count_bytes(vd_device *d, size_t bytes) {
-    size_t now = atomic_fetch_add(&d->allocated, bytes) + bytes, peak = atomic_load(&d->peak);
-    while (now > peak && !atomic_compare_exchange_weak(&d->peak, &peak, now)) {
-    }
-}
-
 static void keep_block(vd_cuda_device *d, vd_cuda_block *b) {
     pthread_mutex_lock(&d->block_lock);
     b->next = d->blocks;
@@ -77,7 +71,7 @@ static vd_code cuda_allocate(vd_device *base, size_t bytes, void **memory, vd_er
         return code;
     }
     keep_block(d, b);
-    count_bytes(base, b->bytes);
+    vd_device_took(base, b->bytes);
     *memory = b->memory;
     return VD_OK;
 }

@@ -36,7 +36,7 @@ typedef struct vd_cuda_backend {
     vd_cuda_pool *pool;
     pthread_mutex_t lock; /* guards `devices` and `programs` */
     struct vd_cuda_device *devices;
-    vd_cuda_compiled *programs;
+    vd_compiled *programs;
 } vd_cuda_backend;
 
 typedef struct vd_cuda_device {

@@ -20,8 +20,6 @@ typedef struct part {
 /* All but `base.program` is guarded by the backend's lock. */
 struct vd_cuda_compiled {
     vd_compiled base;
-    vd_cuda_compiled *next; /* in the backend's list */
-    int users;              /* compile calls less close calls */
     part *parts;
 };
 
@@ -170,16 +168,11 @@ vd_code vd_cuda_load(vd_device *base, vd_compiled *compiled, vd_error *err) {
 /* The backend's entry for `p`, made when it is new; counts the caller as a user. */
 static vd_cuda_compiled *find_compiled(vd_cuda_backend *b, const vd_program *p) {
     pthread_mutex_lock(&b->lock);
-    vd_cuda_compiled *c = b->programs;
-    while (c && c->base.program != p)
-        c = c->next;
+    vd_cuda_compiled *c = (vd_cuda_compiled *)vd_compiled_join(b->programs, p);
     if (!c && (c = calloc(1, sizeof *c))) {
         c->base.program = p;
-        c->next = b->programs;
-        b->programs = c;
+        vd_compiled_add(&b->programs, &c->base);
     }
-    if (c)
-        c->users++;
     pthread_mutex_unlock(&b->lock);
     return c;
 }
@@ -201,12 +194,7 @@ void vd_cuda_compiled_close(vd_device *base, vd_compiled *compiled) {
     vd_cuda_backend *b = vd_cuda_of(base)->backend;
     vd_cuda_compiled *c = (vd_cuda_compiled *)compiled;
     pthread_mutex_lock(&b->lock);
-    bool last = --c->users == 0;
-    for (vd_cuda_compiled **at = &b->programs; last && *at; at = &(*at)->next)
-        if (*at == c) {
-            *at = c->next;
-            break;
-        }
+    bool last = vd_compiled_leave(&b->programs, compiled);
     pthread_mutex_unlock(&b->lock);
     if (last)
         free_compiled(c);

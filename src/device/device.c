@@ -1,4 +1,4 @@
-/* What all backends share: fault words and the host's side of events. */
+/* What all backends share: fault words, lists of compiled programs, and the host's side of events. */
 #include "device/device.h"
 
 #include "base/thread.h"
@@ -20,6 +20,35 @@ void vd_fault_raise(vd_fault *fault, const vd_error *error) {
 
 bool vd_fault_failed(const vd_fault *fault) {
     return fault && atomic_load_explicit(&fault->state, memory_order_acquire) == FAULT_RAISED;
+}
+
+vd_compiled *vd_compiled_join(vd_compiled *list, const vd_program *p) {
+    while (list && list->program != p)
+        list = list->next;
+    if (list)
+        list->users++;
+    return list;
+}
+
+void vd_compiled_add(vd_compiled **list, vd_compiled *c) {
+    c->users = 1;
+    c->next = *list;
+    *list = c;
+}
+
+bool vd_compiled_leave(vd_compiled **list, vd_compiled *c) {
+    if (--c->users > 0)
+        return false;
+    while (*list != c)
+        list = &(*list)->next;
+    *list = c->next;
+    return true;
+}
+
+void vd_device_took(vd_device *d, size_t bytes) {
+    size_t now = atomic_fetch_add(&d->allocated, bytes) + bytes, peak = atomic_load(&d->peak);
+    while (now > peak && !atomic_compare_exchange_weak(&d->peak, &peak, now)) {
+    }
 }
 
 vd_code vd_bind_values(const vd_program *p, void *arena, const vd_binding *bindings, int count, void **at,

@@ -103,7 +103,19 @@ struct vd_event {
 struct vd_compiled {
     const vd_program *program;
     size_t workspace_bytes; /* scratch that any of its operations needs */
+    vd_compiled *next;      /* in the backend's list */
+    int users;              /* compile calls less close calls; both guarded by the backend's lock */
 };
+
+/* For backends, under their lock. The entry of `p` with one user more; NULL: there is none. */
+vd_compiled *vd_compiled_join(vd_compiled *list, const vd_program *p);
+/* A new entry with one user. */
+void vd_compiled_add(vd_compiled **list, vd_compiled *c);
+/* One user less; true: it was the last, and `c` is out of the list. */
+bool vd_compiled_leave(vd_compiled **list, vd_compiled *c);
+
+/* For backends: `bytes` more are allocated on `d`. */
+void vd_device_took(vd_device *d, size_t bytes);
 
 /* Arena for one device: activations then workspace, for the largest of the programs that share it. */
 static inline size_t vd_compiled_arena(const vd_compiled *c) {

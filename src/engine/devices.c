@@ -220,15 +220,6 @@ int vdpp_choose_devices(const vdpp_options *options, vdpp_device_list *out, vdpp
 
 /* ---- opening ---- */
 
-static vd_code parse_p2p(const char *wish, vd_p2p *out, vd_error *err) {
-    static const char *const names[] = {[VD_P2P_AUTO] = "auto", [VD_P2P_ON] = "on", [VD_P2P_OFF] = "off"};
-    *out = VD_P2P_AUTO;
-    while (wish && strcmp(names[*out], wish) != 0)
-        if (++*out > VD_P2P_OFF)
-            return vd_fail(err, VD_ERR_USAGE, "--p2p %s: must be auto, on or off", wish);
-    return VD_OK;
-}
-
 /* Tests: puts a faulty device before each, of which the one named in "cpu:1:never-fires:3" has that fault;
  * all are wrapped, so that copies between them find the devices inside. */
 static vd_code inject(vd_devices *d, const char *text, vd_error *err) {
@@ -269,7 +260,7 @@ static vd_code note_nodes(vd_devices *d, const int *ordinals, vd_error *err) {
 vd_code vd_devices_open(const vdpp_options *o, const vd_log *log, vd_devices *d, vd_error *err) {
     selection s;
     *d = (vd_devices){.log = log};
-    VD_TRY(parse_p2p(o->p2p, &d->p2p, err));
+    VD_TRY(vd_p2p_parse(o->p2p, &d->p2p, err));
     VD_TRY(choose(o, log, &s, &d->backend, err));
     if (!d->backend)
         VD_TRY(vd_cpu_backend_open(log, &d->backend, err));
@@ -296,12 +287,6 @@ void vd_devices_close(vd_devices *d) {
 }
 
 /* ---- ways between them ---- */
-
-const char *vd_route_name(vd_route route) {
-    static const char *const names[] = {
-        [VD_ROUTE_LOCAL] = "local", [VD_ROUTE_PEER] = "peer", [VD_ROUTE_STAGED] = "staged"};
-    return names[route];
-}
 
 static void tell_route(const vd_devices *d, const vd_route_info *r, const char *from, const char *to) {
     if (r->damaged)

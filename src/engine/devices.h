@@ -29,7 +29,6 @@ void vd_devices_close(vd_devices *d); /* zeroed is fine */
 /* Tests every way between devices that the plan uses and that no plan before used, and tells of those that
  * copies cannot go straight. */
 vd_code vd_devices_connect(vd_devices *d, const vd_plan *plan, vd_error *err);
-const char *vd_route_name(vd_route route); /* "local", "peer", "staged" */
 
 /* Chooses `wanted` of `count` devices and their order so that neighbours lie on different NUMA nodes as
  * seldom as can be: few nodes, one after another. `nodes[i]` is that of device i. */

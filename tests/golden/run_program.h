@@ -7,6 +7,7 @@
 
 #include "device/backend.h"
 #ifdef VD_TEST_CUDA
+#include "cuda/have_gpu.h"
 #include "device/cuda_module.h"
 #endif
 
@@ -20,6 +21,8 @@ typedef struct machine {
 
 static inline vd_code machine_backend(vd_backend **out, vd_error *err) {
 #ifdef VD_TEST_CUDA
+    if (!have_gpu())
+        exit(77);
     return vd_cuda_entry(&(vd_cuda_request){0}, out, err);
 #else
     return vd_cpu_backend_open(NULL, out, err);

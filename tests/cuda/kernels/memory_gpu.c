@@ -1,14 +1,9 @@
 #include "memory.h"
 
-#include <cuda_runtime_api.h>
-#include <stdio.h>
+#include "cuda/have_gpu.h"
 
 bool test_memory_ready(void) {
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0)
-        return true;
-    puts("skip: there is no GPU");
-    return false;
+    return have_gpu();
 }
 
 void *test_memory_take(size_t bytes) {

@@ -3,10 +3,9 @@
 #ifndef VD_TESTS_RUN_OP_CUDA_H
 #define VD_TESTS_RUN_OP_CUDA_H
 
+#include "cuda/have_gpu.h"
 #include "device/cuda.h"
 #include "device/run_op.h"
-
-#include <stdio.h>
 
 enum { OP_CHECKS_INDICES = false, OP_WORKSPACE = 64 << 20 };
 
@@ -22,13 +21,10 @@ struct op_backend {
 static inline void op_backend_open(op_env *env) {
     op_backend *b = calloc(1, sizeof *b);
     vd_cuda_math_request request = {.workspace_cap = OP_WORKSPACE};
-    int devices = 0;
     assert_non_null(b);
     env->backend = b;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-        printf("skipped: there is no GPU\n");
+    if (!have_gpu())
         exit(77);
-    }
     op_cuda(cudaSetDevice(0));
     op_cuda(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking));
     op_must(vd_cuda_math_open(&request, &b->math, err));

@@ -4,6 +4,7 @@
 #include "model/folder.h"
 #include "must.h"
 
+#include "cuda/have_gpu.h"
 #include "device/cuda_tune.h"
 
 #include <stdio.h>
@@ -87,13 +88,10 @@ static void the_first_plan_is_right_and_the_best_comes_back(void **state) {
 }
 
 int main(void) {
-    int devices = 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_plan_is_right_and_the_best_comes_back),
     };
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-        fprintf(stderr, "no GPU: skipped\n");
+    if (!have_gpu())
         return 77;
-    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
