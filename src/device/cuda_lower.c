@@ -94,8 +94,8 @@ vd_code vd_cuda_activate(const vd_cuda_call *call, vd_act act, const void *x, vd
 
 /* ---- norms ---- */
 
-vd_code vd_cuda_vector_plan(const vd_cuda_planner *planner, const vd_constant *c, vd_cuda_constant **out,
-                            vd_error *err) {
+static vd_code plan_vector(const vd_cuda_planner *planner, const vd_constant *c, vd_cuda_constant **out,
+                           vd_error *err) {
     vd_cuda_packing packing = VD_CUDA_PACKING(.constant = c, .dtype = VD_F32);
     return vd_cuda_constant_plan(planner->weights, &packing, out, err);
 }
@@ -127,8 +127,8 @@ vd_code vd_cuda_norm_plan(const vd_cuda_planner *planner, const vd_norm *norm, b
     }
     if (folded)
         return VD_OK;
-    VD_TRY(vd_cuda_vector_plan(planner, norm->gamma, &out->gamma, err));
-    return vd_cuda_vector_plan(planner, norm->beta, &out->beta, err);
+    VD_TRY(plan_vector(planner, norm->gamma, &out->gamma, err));
+    return plan_vector(planner, norm->beta, &out->beta, err);
 }
 
 vd_code vd_cuda_norm_load(const vd_cuda_norm *n, vd_error *err) {
@@ -154,8 +154,8 @@ static vd_code run_group(const vd_cuda_norm *n, const vd_cuda_call *call, const 
     return vd_cuda_ran(call, vdk_run_group_norm(&g, call->stream), "group norm", err);
 }
 
-static vd_code run_layer(const vd_cuda_norm *n, const vd_cuda_call *call, const void *x, void *y,
-                         vd_error *err) {
+vd_code vd_cuda_layer_norm_run(const vd_cuda_norm *n, const vd_cuda_call *call, const void *x, void *y,
+                               vd_error *err) {
     vdk_layer_norm l = {.x = x,
                         .gamma = data_of(n->gamma),
                         .beta = data_of(n->beta),
@@ -173,5 +173,5 @@ vd_code vd_cuda_norm_run(const vd_cuda_norm *n, const vd_cuda_call *call, const 
     void *to = vd_cuda_at(call, n->at);
     *y = to;
     return n->norm.kind == VD_NORM_GROUP ? run_group(n, call, x0, x1, to, err)
-                                         : run_layer(n, call, x0, to, err);
+                                         : vd_cuda_layer_norm_run(n, call, x0, to, err);
 }

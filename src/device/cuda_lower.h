@@ -22,10 +22,6 @@ static inline vd_dtype vd_cuda_dtype(const vd_program *p, vd_value v) {
 /* VD_OK, or an error naming the kernel. */
 vd_code vd_cuda_ran(const vd_cuda_call *call, cudaError_t result, const char *kernel, vd_error *err);
 
-/* A vector in fp32. */
-vd_code vd_cuda_vector_plan(const vd_cuda_planner *planner, const vd_constant *c, vd_cuda_constant **out,
-                            vd_error *err);
-
 /* The bias of a product: a constant converted when it is planned, or a value converted when it runs. */
 typedef struct vd_cuda_bias {
     vd_cuda_constant *constant; /* NULL: none, or a value */
@@ -74,5 +70,9 @@ vd_code vd_cuda_norm_load(const vd_cuda_norm *n, vd_error *err);
 /* y = norm(x); *y receives where it is. */
 vd_code vd_cuda_norm_run(const vd_cuda_norm *n, const vd_cuda_call *call, const void *x0, const void *x1,
                          const void **y, vd_error *err);
+
+/* A layer norm to `y` instead. */
+vd_code vd_cuda_layer_norm_run(const vd_cuda_norm *n, const vd_cuda_call *call, const void *x, void *y,
+                               vd_error *err);
 
 #endif
