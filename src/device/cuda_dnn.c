@@ -8,7 +8,20 @@
 #include <string.h>
 
 /* What pointers are bound by. */
-enum { ID_X = 1, ID_WEIGHTS, ID_BIAS, ID_Z, ID_Y, ID_Q, ID_K, ID_V, ID_SCALE, ID_INNER };
+enum {
+    ID_X = 1,
+    ID_WEIGHTS,
+    ID_BIAS,
+    ID_Z,
+    ID_Y,
+    ID_GATE_WEIGHTS,
+    ID_GATE_BIAS,
+    ID_Q,
+    ID_K,
+    ID_V,
+    ID_SCALE,
+    ID_INNER
+};
 enum { MAX_NOTES = 32 };
 
 /* ---- convolutions ---- */
@@ -17,6 +30,7 @@ enum { MAX_NOTES = 32 };
 static vd_dnn_desc make_image(vd_dnn_builder *b, int id, int64_t n, int64_t h, int64_t w, int64_t c,
                               cudnnDataType_t type) {
     return vd_dnn_make_tensor(b, &(vd_dnn_tensor){.id = id,
+                                                  .rank = 4,
                                                   .dims = {n, c, h, w},
                                                   .strides = {h * w * c, 1, w * c, c},
                                                   .type = type,
@@ -85,12 +99,68 @@ static bool fits_conv(const vd_cuda_gemm_spec *s) {
     return s->out == s->dtype && (s->bias || !s->add) && (s->runs == 1 || aligned);
 }
 
+/* ---- gated products ---- */
+
+/* A matrix [rows, columns], row-major, or with `transposed` the other way round in the same memory. */
+static vd_dnn_desc make_matrix(vd_dnn_builder *b, int id, int64_t rows, int64_t columns, bool transposed,
+                               cudnnDataType_t type, int64_t alignment) {
+    vd_dnn_tensor t = {.id = id,
+                       .rank = 3,
+                       .dims = {1, rows, columns},
+                       .strides = {rows * columns, columns, 1},
+                       .type = type,
+                       .alignment = alignment,
+                       .internal = id >= ID_INNER};
+    if (transposed) {
+        t.strides[1] = 1;
+        t.strides[2] = rows;
+    }
+    return vd_dnn_make_tensor(b, &t);
+}
+
+/* Of value or gate: where its weights and biases begin, in bytes. */
+static size_t gate_weights_at(const vd_cuda_gate_spec *s) {
+    return (size_t)(s->n * s->k) * vd_dtype_bytes(s->dtype);
+}
+static size_t gate_bias_at(const vd_cuda_gate_spec *s) {
+    return (size_t)s->n * vd_dtype_bytes(s->dtype);
+}
+
+/* An fp32 value of the graph's inside. */
+static vd_dnn_desc make_inner(vd_dnn_builder *b, int index, const vd_cuda_gate_spec *s) {
+    return make_matrix(b, ID_INNER + index, s->m, s->n, false, CUDNN_DATA_FLOAT, VD_CUDA_ALIGNMENT);
+}
+
+/* Both products share x. The order is the one in which cuDNN has a kernel for it. */
+static vd_dnn_desc make_gate_graph(vd_dnn_builder *b, const vd_cuda_gate_spec *s) {
+    const cudnnDataType_t type = vd_dnn_type(s->dtype);
+    const int64_t lower = vd_cuda_alignment((int64_t)gate_weights_at(s)),
+                  right = vd_cuda_alignment((int64_t)gate_bias_at(s));
+    vd_dnn_desc x = make_matrix(b, ID_X, s->m, s->k, false, type, VD_CUDA_ALIGNMENT);
+    vd_dnn_desc value_weights = make_matrix(b, ID_WEIGHTS, s->k, s->n, true, type, VD_CUDA_ALIGNMENT);
+    vd_dnn_desc gate_weights = make_matrix(b, ID_GATE_WEIGHTS, s->k, s->n, true, type, lower);
+    vd_dnn_desc value_bias = make_matrix(b, ID_BIAS, 1, s->n, false, type, VD_CUDA_ALIGNMENT);
+    vd_dnn_desc gate_bias = make_matrix(b, ID_GATE_BIAS, 1, s->n, false, type, right);
+    vd_dnn_desc y = make_matrix(b, ID_Y, s->m, s->n, false, type, VD_CUDA_ALIGNMENT);
+    vd_dnn_desc inner[5];
+    for (int i = 0; i < 5; i++)
+        inner[i] = make_inner(b, i, s);
+    const vd_dnn_desc operations[] = {vd_dnn_product(b, x, value_weights, inner[0]),
+                                      vd_dnn_product(b, x, gate_weights, inner[1]),
+                                      vd_dnn_add(b, inner[0], value_bias, inner[2], 1),
+                                      vd_dnn_add(b, inner[1], gate_bias, inner[3], 1),
+                                      vd_dnn_gelu(b, inner[3], inner[4]),
+                                      vd_dnn_multiply(b, inner[2], inner[4], y)};
+    return vd_dnn_graph(b, operations, sizeof operations / sizeof *operations);
+}
+
 /* ---- attention ---- */
 
 /* One of q, k, v or the result, in rows of `row` elements. */
 static vd_dnn_desc make_heads(vd_dnn_builder *b, int id, const vd_cuda_sdpa_spec *s, int64_t row) {
     int64_t start = s->heads * s->width * (int64_t)vd_dtype_bytes(s->dtype);
     return vd_dnn_make_tensor(b, &(vd_dnn_tensor){.id = id,
+                                                  .rank = 4,
                                                   .dims = {s->batch, s->heads, s->tokens, s->width},
                                                   .strides = {s->tokens * row, s->width, row, 1},
                                                   .type = vd_dnn_type(s->dtype),
@@ -102,6 +172,7 @@ static vd_dnn_desc make_sdpa_graph(vd_dnn_builder *b, const vd_cuda_sdpa_spec *s
     vd_dnn_desc q = make_heads(b, ID_Q, s, 3 * width), k = make_heads(b, ID_K, s, 3 * width);
     vd_dnn_desc v = make_heads(b, ID_V, s, 3 * width), y = make_heads(b, ID_Y, s, width);
     vd_dnn_desc scale = vd_dnn_make_tensor(b, &(vd_dnn_tensor){.id = ID_SCALE,
+                                                               .rank = 4,
                                                                .dims = {1, 1, 1, 1},
                                                                .strides = {1, 1, 1, 1},
                                                                .type = CUDNN_DATA_FLOAT,
@@ -121,9 +192,16 @@ typedef struct engine {
 } engine;
 
 static vd_dtype dtype_of(const vd_cuda_problem *problem) {
-    if (problem->kind == VD_CUDA_CONV)
+    switch (problem->kind) {
+    case VD_CUDA_CONV:
         return problem->conv.dtype;
-    return problem->kind == VD_CUDA_GEMM ? problem->gemm.dtype : problem->sdpa.dtype;
+    case VD_CUDA_GEMM:
+        return problem->gemm.dtype;
+    case VD_CUDA_GATE:
+        return problem->gate.dtype;
+    default:
+        return problem->sdpa.dtype;
+    }
 }
 
 /* Notes as a set of bits. */
@@ -275,14 +353,22 @@ static vd_code try_mode(vd_dnn_builder *b, vd_cuda_math *m, const vd_cuda_proble
 static vd_dnn_desc make_graph(vd_dnn_builder *b, const vd_cuda_problem *problem) {
     if (problem->kind == VD_CUDA_SDPA)
         return make_sdpa_graph(b, &problem->sdpa);
+    if (problem->kind == VD_CUDA_GATE)
+        return make_gate_graph(b, &problem->gate);
     vd_cuda_conv_spec conv = problem->kind == VD_CUDA_CONV ? problem->conv : as_conv(&problem->gemm);
     return make_conv_graph(b, &conv);
+}
+
+static bool has_graph(const vd_cuda_problem *problem) {
+    if (problem->kind == VD_CUDA_GEMM)
+        return fits_conv(&problem->gemm);
+    return problem->kind != VD_CUDA_GATE || problem->gate.dtype != VD_F32;
 }
 
 vd_code vd_dnn_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
                           vd_error *err) {
     vd_dnn_builder b = {0};
-    if (plans->count >= plans->limit || (problem->kind == VD_CUDA_GEMM && !fits_conv(&problem->gemm)))
+    if (plans->count >= plans->limit || !has_graph(problem))
         return VD_OK;
     vd_dnn_desc graph = make_graph(&b, problem);
     bool unsupported = vd_dnn_unsupported(&b);
@@ -297,7 +383,7 @@ vd_code vd_dnn_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cu
 
 /* ---- running ---- */
 
-enum { MAX_BOUND = 5 };
+enum { MAX_BOUND = 6 };
 typedef struct bound {
     int64_t ids[MAX_BOUND];
     void *pointers[MAX_BOUND];
@@ -308,6 +394,10 @@ typedef struct bound {
 static void bind(bound *all, int64_t id, const void *pointer) {
     all->ids[all->count] = id;
     all->pointers[all->count++] = (void *)(uintptr_t)pointer;
+}
+
+static const void *forward(const void *pointer, size_t bytes) {
+    return pointer ? (const char *)pointer + bytes : NULL;
 }
 
 static vd_code execute(const vd_cuda_plan *p, const bound *all, void *workspace, vd_error *err) {
@@ -337,6 +427,18 @@ static vd_code run_sdpa(const vd_cuda_plan *p, const vd_cuda_operands *o, void *
     return execute(p, &all, workspace, err);
 }
 
+static vd_code run_gate(const vd_cuda_plan *p, const vd_cuda_operands *o, void *workspace, vd_error *err) {
+    const vd_cuda_gate_spec *s = &p->problem.gate;
+    bound all = {.count = 0};
+    bind(&all, ID_X, o->x);
+    bind(&all, ID_WEIGHTS, o->weights);
+    bind(&all, ID_GATE_WEIGHTS, forward(o->weights, gate_weights_at(s)));
+    bind(&all, ID_BIAS, o->bias);
+    bind(&all, ID_GATE_BIAS, forward(o->bias, gate_bias_at(s)));
+    bind(&all, ID_Y, o->y);
+    return execute(p, &all, workspace, err);
+}
+
 static vd_code run_conv(const vd_cuda_plan *p, bool bias, bool add, const vd_cuda_operands *o,
                         void *workspace, vd_error *err) {
     bound all = {.count = 0};
@@ -348,10 +450,6 @@ static vd_code run_conv(const vd_cuda_plan *p, bool bias, bool add, const vd_cud
     if (add)
         bind(&all, ID_Z, o->z);
     return execute(p, &all, workspace, err);
-}
-
-static const void *forward(const void *pointer, size_t bytes) {
-    return pointer ? (const char *)pointer + bytes : NULL;
 }
 
 /* One 1x1 convolution after another, each with its row of the bias. */
@@ -377,6 +475,8 @@ vd_code vd_dnn_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_ope
         return run_sdpa(p, o, workspace, err);
     if (p->problem.kind == VD_CUDA_GEMM)
         return run_gemm(p, o, workspace, err);
+    if (p->problem.kind == VD_CUDA_GATE)
+        return run_gate(p, o, workspace, err);
     return run_conv(p, p->problem.conv.bias, p->problem.conv.add, o, workspace, err);
 }
 

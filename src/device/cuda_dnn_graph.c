@@ -124,8 +124,8 @@ cudnnDataType_t vd_dnn_type(vd_dtype dtype) {
 vd_dnn_desc vd_dnn_make_tensor(vd_dnn_builder *b, const vd_dnn_tensor *t) {
     vd_dnn_desc d = vd_dnn_make(b, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     set_type(b, d, CUDNN_ATTR_TENSOR_DATA_TYPE, t->type);
-    vd_dnn_set(b, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, t->dims);
-    vd_dnn_set(b, d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, t->strides);
+    vd_dnn_set(b, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, t->rank, t->dims);
+    vd_dnn_set(b, d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, t->rank, t->strides);
     set_i64(b, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, t->id);
     set_i64(b, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, t->alignment);
     vd_dnn_set(b, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &t->internal);
@@ -163,20 +163,52 @@ vd_dnn_desc vd_dnn_convolution(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc w, 
     return d;
 }
 
-vd_dnn_desc vd_dnn_add(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc other, vd_dnn_desc y, float alpha) {
-    const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
-    vd_dnn_desc add = vd_dnn_make(b, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    vd_dnn_set(b, add, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
-    set_type(b, add, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
-    vd_dnn_finish(b, add, "kind of addition");
+vd_dnn_desc vd_dnn_product(vd_dnn_builder *b, vd_dnn_desc a, vd_dnn_desc other, vd_dnn_desc y) {
+    vd_dnn_desc kind = vd_dnn_make(b, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
+    set_type(b, kind, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_DATA_FLOAT);
+    vd_dnn_finish(b, kind, "kind of product");
+    vd_dnn_desc d = vd_dnn_make(b, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
+    vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_MATMUL_DESC, kind);
+    vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
+    vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_MATMUL_BDESC, other);
+    vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_MATMUL_CDESC, y);
+    vd_dnn_finish(b, d, "product");
+    return d;
+}
+
+/* An operation on each element, unfinished; `other` NULL: of one source. */
+static vd_dnn_desc make_pointwise(vd_dnn_builder *b, cudnnPointwiseMode_t mode, vd_dnn_desc x,
+                                  vd_dnn_desc other, vd_dnn_desc y) {
+    vd_dnn_desc kind = vd_dnn_make(b, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+    vd_dnn_set(b, kind, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+    set_type(b, kind, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
+    vd_dnn_finish(b, kind, "kind of elementwise operation");
     vd_dnn_desc d = vd_dnn_make(b, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-    vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, add);
+    vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, kind);
     vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
-    vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, other);
+    if (other)
+        vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, other);
     vd_dnn_set_desc(b, d, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    return d;
+}
+
+vd_dnn_desc vd_dnn_add(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc other, vd_dnn_desc y, float alpha) {
+    vd_dnn_desc d = make_pointwise(b, CUDNN_POINTWISE_ADD, x, other, y);
     set_float(b, d, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA1, alpha);
     set_float(b, d, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA2, 1);
     vd_dnn_finish(b, d, "addition");
+    return d;
+}
+
+vd_dnn_desc vd_dnn_multiply(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc other, vd_dnn_desc y) {
+    vd_dnn_desc d = make_pointwise(b, CUDNN_POINTWISE_MUL, x, other, y);
+    vd_dnn_finish(b, d, "multiplication");
+    return d;
+}
+
+vd_dnn_desc vd_dnn_gelu(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc y) {
+    vd_dnn_desc d = make_pointwise(b, CUDNN_POINTWISE_GELU_FWD, x, NULL, y);
+    vd_dnn_finish(b, d, "GELU");
     return d;
 }
 

@@ -56,6 +56,7 @@ int64_t vd_dnn_get(vd_dnn_builder *b, vd_dnn_desc d, cudnnBackendAttributeName_t
 
 typedef struct vd_dnn_tensor {
     int64_t id; /* what a pointer is bound by; unique in the graph */
+    int rank;   /* 3 or 4 */
     int64_t dims[4], strides[4];
     cudnnDataType_t type;
     int64_t alignment; /* bytes */
@@ -72,8 +73,12 @@ typedef struct vd_dnn_window {
 } vd_dnn_window;
 vd_dnn_desc vd_dnn_convolution(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc w, vd_dnn_desc y,
                                const vd_dnn_window *window);
+/* y = a b, each batch by itself. */
+vd_dnn_desc vd_dnn_product(vd_dnn_builder *b, vd_dnn_desc a, vd_dnn_desc other, vd_dnn_desc y);
 /* y = alpha * x + other */
 vd_dnn_desc vd_dnn_add(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc other, vd_dnn_desc y, float alpha);
+vd_dnn_desc vd_dnn_multiply(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc other, vd_dnn_desc y);
+vd_dnn_desc vd_dnn_gelu(vd_dnn_builder *b, vd_dnn_desc x, vd_dnn_desc y); /* erf form */
 vd_dnn_desc vd_dnn_attention(vd_dnn_builder *b, vd_dnn_desc q, vd_dnn_desc k, vd_dnn_desc v, vd_dnn_desc o,
                              vd_dnn_desc scale);
 vd_dnn_desc vd_dnn_graph(vd_dnn_builder *b, const vd_dnn_desc *operations, int count);

@@ -1,15 +1,18 @@
 /* Feed-forward layers: the layer norm, which also leaves what the result is added to (the carry, in dst);
- * then, piece by piece so that the hidden layer never exists as a whole, the product up, the gate, and the
- * product down onto the carry. gamma and beta are folded into the first product, 1 - alpha into the
- * second. */
+ * then, piece by piece so that the hidden layer never exists as a whole, the product up with its gate or
+ * activation, and the product down onto the carry. gamma and beta are folded into the first product,
+ * 1 - alpha into the second. */
 #include "device/cuda_lower.h"
 
-enum { HIDDEN_BYTES = 256 << 20 }; /* of one piece: what goes up and what comes out of the gate */
+enum {
+    HIDDEN_BYTES = 256 << 20, /* of one piece: what goes up and what comes out of the gate */
+    TILE = 128, /* whole pieces are multiples of so many rows: no kernel's tile is left half empty */
+};
 
 /* The two products for so many rows. */
 typedef struct piece {
     int64_t rows;
-    vd_cuda_plan *up, *down;
+    vd_cuda_plan *up, *down; /* up: with the gate where there is one */
 } piece;
 
 struct vd_cuda_step {
@@ -18,7 +21,7 @@ struct vd_cuda_step {
     piece pieces[2]; /* whole; the last, without rows when pieces divide */
     int64_t images, rows, c;
     int64_t wide, hidden; /* columns that go up; that come out of the gate */
-    size_t normed_at, wide_at, hidden_at, workspace;
+    size_t normed_at, hidden_at, workspace;
 };
 
 static bool carries(const vd_feed_forward *op) {
@@ -44,26 +47,38 @@ static vd_code plan_constants(const vd_cuda_planner *pl, const vd_feed_forward *
     return vd_cuda_bias_plan(pl, &down_bias, VD_NONE, dtype, s->c, s->c, &s->down_bias, scratch, err);
 }
 
+static vd_code open_up(const vd_cuda_planner *pl, const vd_feed_forward *op, const vd_cuda_step *s,
+                       int64_t rows, vd_cuda_plan **out, vd_error *err) {
+    vd_dtype dtype = pl->program->dtype;
+    vd_cuda_gate_spec gate = {.m = rows, .k = s->c, .n = s->hidden, .dtype = dtype};
+    vd_cuda_gemm_spec plain = {.m = rows,
+                               .k = s->c,
+                               .n = s->hidden,
+                               .runs = 1,
+                               .dtype = dtype,
+                               .out = dtype,
+                               .bias = true,
+                               .alpha = 1};
+    if (op->act != VD_ACT_GEGLU)
+        return vd_cuda_product_open(pl, &plain, out, err);
+    return vd_cuda_gate_product_open(pl, &gate, out, err);
+}
+
 static vd_code open_piece(const vd_cuda_planner *pl, const vd_feed_forward *op, const vd_cuda_step *s,
                           int64_t rows, piece *out, vd_error *err) {
-    vd_dtype dtype = pl->program->dtype;
-    vd_cuda_gemm_spec up = {.m = rows,
-                            .k = s->c,
-                            .n = s->wide,
-                            .runs = 1,
-                            .dtype = dtype,
-                            .out = dtype,
-                            .bias = true,
-                            .alpha = 1};
-    vd_cuda_gemm_spec down = up;
-    down.k = s->hidden;
-    down.n = s->c;
-    down.add = true;
-    down.alpha = share(op);
+    vd_cuda_gemm_spec down = {.m = rows,
+                              .k = s->hidden,
+                              .n = s->c,
+                              .runs = 1,
+                              .dtype = pl->program->dtype,
+                              .out = pl->program->dtype,
+                              .bias = true,
+                              .add = true,
+                              .alpha = share(op)};
     out->rows = rows;
     if (rows == 0)
         return VD_OK;
-    VD_TRY(vd_cuda_product_open(pl, &up, &out->up, err));
+    VD_TRY(open_up(pl, op, s, rows, &out->up, err));
     return vd_cuda_product_open(pl, &down, &out->down, err);
 }
 
@@ -90,12 +105,12 @@ static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_ste
     s->wide = op->up_weight->dims[0];
     s->hidden = op->down_weight->dims[1];
     VD_TRY(plan_constants(pl, op, s, scratch, err));
-    int64_t total = vd_shape_rows(src), fit = HIDDEN_BYTES / ((s->wide + s->hidden) * (int64_t)element);
-    int64_t whole = total <= fit ? total : fit > 0 ? fit : 1;
+    int64_t total = vd_shape_rows(src), tile = (s->wide + s->hidden) * (int64_t)element * TILE;
+    int64_t fit = HIDDEN_BYTES / tile > 0 ? HIDDEN_BYTES / tile * TILE : TILE;
+    int64_t whole = total <= fit ? total : fit;
     VD_TRY(open_piece(pl, op, s, whole, &s->pieces[0], err));
     VD_TRY(open_piece(pl, op, s, total % whole, &s->pieces[1], err));
     s->normed_at = vd_cuda_take(scratch, (size_t)(total * s->c) * element);
-    s->wide_at = vd_cuda_take(scratch, (size_t)(whole * s->wide) * element);
     s->hidden_at = vd_cuda_take(scratch, (size_t)(whole * s->hidden) * element);
     s->workspace = vd_cuda_take(scratch, most_workspace(s));
     return VD_OK;
@@ -125,18 +140,25 @@ static vd_code normalise(const vd_feed_forward *op, const vd_cuda_step *s, const
     return vd_cuda_ran(call, vdk_run_layer_norm(&l, call->stream), "layer norm", err);
 }
 
+static vd_code run_up(const vd_feed_forward *op, const vd_cuda_step *s, const vd_cuda_call *call,
+                      const piece *p, const void *x, void *hidden, vd_error *err) {
+    const void *bias, *weights = vd_cuda_constant_data(s->up);
+    void *workspace = vd_cuda_at(call, s->workspace);
+    vd_dtype dtype = call->program->dtype;
+    VD_TRY(vd_cuda_bias_data(&s->up_bias, call, &bias, err));
+    if (op->act == VD_ACT_GEGLU)
+        return vd_cuda_gate_run(p->up, call->stream, x, weights, bias, hidden, workspace, err);
+    VD_TRY(vd_cuda_gemm_run(p->up, call->stream, x, weights, bias, NULL, hidden, workspace, err));
+    return vd_cuda_activate(call, op->act, hidden, dtype, p->rows, s->hidden, NULL, hidden, dtype, err);
+}
+
 /* Rows [first, first + p->rows): `carry` and `dst` begin with the first of them. */
 static vd_code run_piece(const vd_feed_forward *op, const vd_cuda_step *s, const vd_cuda_call *call,
                          const piece *p, const void *x, const void *carry, void *dst, vd_error *err) {
-    void *wide = vd_cuda_at(call, s->wide_at), *hidden = vd_cuda_at(call, s->hidden_at);
-    void *workspace = vd_cuda_at(call, s->workspace);
-    vd_dtype dtype = call->program->dtype;
-    const void *up_bias, *down_bias;
-    VD_TRY(vd_cuda_bias_data(&s->up_bias, call, &up_bias, err));
+    void *hidden = vd_cuda_at(call, s->hidden_at), *workspace = vd_cuda_at(call, s->workspace);
+    const void *down_bias;
+    VD_TRY(run_up(op, s, call, p, x, hidden, err));
     VD_TRY(vd_cuda_bias_data(&s->down_bias, call, &down_bias, err));
-    VD_TRY(vd_cuda_gemm_run(p->up, call->stream, x, vd_cuda_constant_data(s->up), up_bias, NULL, wide,
-                            workspace, err));
-    VD_TRY(vd_cuda_activate(call, op->act, wide, dtype, p->rows, s->hidden, NULL, hidden, dtype, err));
     return vd_cuda_gemm_run(p->down, call->stream, hidden, vd_cuda_constant_data(s->down), down_bias, carry,
                             dst, workspace, err);
 }

@@ -49,14 +49,23 @@ vd_code vd_cuda_bias_data(const vd_cuda_bias *b, const vd_cuda_call *call, const
 
 /* ---- products ---- */
 
+static vd_code no_product(const vd_cuda_planner *planner, int64_t m, int64_t k, int64_t n, vd_dtype dtype,
+                          vd_error *err) {
+    return vd_fail(err, VD_ERR_UNAVAILABLE,
+                   "program %s: no library has a product of %lld x %lld x %lld in %s", planner->program->name,
+                   (long long)m, (long long)k, (long long)n, vd_dtype_name(dtype));
+}
+
 vd_code vd_cuda_product_open(const vd_cuda_planner *planner, const vd_cuda_gemm_spec *spec,
                              vd_cuda_plan **out, vd_error *err) {
     VD_TRY(vd_cuda_gemm_open(planner->math, spec, out, err));
-    return *out ? VD_OK
-                : vd_fail(err, VD_ERR_UNAVAILABLE,
-                          "program %s: no library has a product of %lld x %lld x %lld in %s",
-                          planner->program->name, (long long)spec->m, (long long)spec->k, (long long)spec->n,
-                          vd_dtype_name(spec->dtype));
+    return *out ? VD_OK : no_product(planner, spec->m, spec->k, spec->n, spec->dtype, err);
+}
+
+vd_code vd_cuda_gate_product_open(const vd_cuda_planner *planner, const vd_cuda_gate_spec *spec,
+                                  vd_cuda_plan **out, vd_error *err) {
+    VD_TRY(vd_cuda_gate_open(planner->math, spec, out, err));
+    return *out ? VD_OK : no_product(planner, spec->m, spec->k, 2 * spec->n, spec->dtype, err);
 }
 
 vd_code vd_cuda_repitch(const vd_cuda_call *call, const void *x, vd_dtype from, int64_t from_pitch, void *y,

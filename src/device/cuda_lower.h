@@ -42,9 +42,11 @@ static inline bool vd_cuda_has_bias(const vd_cuda_bias *b) {
 }
 vd_code vd_cuda_bias_data(const vd_cuda_bias *b, const vd_cuda_call *call, const void **out, vd_error *err);
 
-/* The matrix product of a spec, or an error when no library has it. */
+/* The product of a spec, or an error when no library has it. */
 vd_code vd_cuda_product_open(const vd_cuda_planner *planner, const vd_cuda_gemm_spec *spec,
                              vd_cuda_plan **out, vd_error *err);
+vd_code vd_cuda_gate_product_open(const vd_cuda_planner *planner, const vd_cuda_gate_spec *spec,
+                                  vd_cuda_plan **out, vd_error *err);
 
 /* y = the first min(from_pitch, to_pitch) columns of x; zeros in the rest of y. */
 vd_code vd_cuda_repitch(const vd_cuda_call *call, const void *x, vd_dtype from, int64_t from_pitch, void *y,

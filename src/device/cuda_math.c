@@ -32,7 +32,8 @@ static vd_code open_profile(vd_cuda_math *m, const vd_cuda_math_request *request
 
 /* Versions and device, as the profile names it. */
 static vd_code describe_stack(vd_cuda_math *m, vd_error *err) {
-    const char *device = "";
+    static const char what[] = "device profile";
+    const char *card = "";
     int64_t processors = 0;
     json_t *profile;
     int64_t length =
@@ -44,17 +45,17 @@ static vd_code describe_stack(vd_cuda_math *m, vd_error *err) {
     length = vd_dnn_get(&m->own, m->profile, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
                         length, text);
     text[length] = '\0';
-    vd_code status = vd_json_parse(text, strlen(text), "device profile", &profile, err);
+    vd_code status = vd_json_parse(text, strlen(text), what, &profile, err);
     free(text);
     VD_TRY(status);
-    status = vd_json_string(profile, "device profile", "deviceName", true, &device, err);
+    status = vd_json_string(profile, what, "deviceName", true, &card, err);
     if (status == VD_OK)
-        status = vd_json_int(profile, "device profile", "multiProcessorCount", true, 1, INT32_MAX,
-                             &processors, err);
+        status = vd_json_int(profile, what, "multiProcessorCount", true, 1, INT32_MAX, &processors, err);
     if (status == VD_OK)
-        snprintf(m->stack, sizeof m->stack, "cuDNN %zu, cuBLASLt %zu, %.100s, %lld processors%s",
-                 cudnnGetVersion(), cublasLtGetVersion(), device, (long long)processors,
-                 m->tf32 ? ", TF32" : "");
+        status = vd_json_int(profile, what, "deviceVer", true, 1, INT32_MAX, &m->architecture, err);
+    snprintf(m->card, sizeof m->card, "%s", card);
+    snprintf(m->stack, sizeof m->stack, "cuDNN %zu, cuBLASLt %zu, %s, %lld processors%s", cudnnGetVersion(),
+             cublasLtGetVersion(), m->card, (long long)processors, m->tf32 ? ", TF32" : "");
     json_decref(profile);
     return status;
 }
@@ -123,27 +124,59 @@ static void gemm_key(const vd_cuda_gemm_spec *s, char key[VD_CUDA_KEY_CAP]) {
              (double)s->alpha);
 }
 
+static void gate_key(const vd_cuda_gate_spec *s, char key[VD_CUDA_KEY_CAP]) {
+    snprintf(key, VD_CUDA_KEY_CAP, "gate %s %lldx%lldx%lld", vd_dtype_name(s->dtype), (long long)s->m,
+             (long long)s->k, (long long)s->n);
+}
+
+static void sdpa_key(const vd_cuda_sdpa_spec *s, char key[VD_CUDA_KEY_CAP]) {
+    snprintf(key, VD_CUDA_KEY_CAP, "sdpa %s %lldx%lldx%lldx%lld, scale %.9g", vd_dtype_name(s->dtype),
+             (long long)s->batch, (long long)s->heads, (long long)s->tokens, (long long)s->width,
+             (double)s->scale);
+}
+
 void vd_cuda_problem_key(const vd_cuda_problem *problem, char key[VD_CUDA_KEY_CAP]) {
-    const vd_cuda_sdpa_spec *s = &problem->sdpa;
-    if (problem->kind == VD_CUDA_CONV)
-        conv_key(&problem->conv, key);
-    else if (problem->kind == VD_CUDA_GEMM)
-        gemm_key(&problem->gemm, key);
-    else
-        snprintf(key, VD_CUDA_KEY_CAP, "sdpa %s %lldx%lldx%lldx%lld, scale %.9g", vd_dtype_name(s->dtype),
-                 (long long)s->batch, (long long)s->heads, (long long)s->tokens, (long long)s->width,
-                 (double)s->scale);
+    switch (problem->kind) {
+    case VD_CUDA_CONV:
+        return conv_key(&problem->conv, key);
+    case VD_CUDA_GEMM:
+        return gemm_key(&problem->gemm, key);
+    case VD_CUDA_GATE:
+        return gate_key(&problem->gate, key);
+    default:
+        return sdpa_key(&problem->sdpa, key);
+    }
 }
 
 /* A product is cuBLASLt's where there is a device to choose its kernel on; cuDNN has the same as a 1x1
  * convolution. */
-vd_code vd_cuda_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
-                           vd_error *err) {
-    bool gemm = problem->kind == VD_CUDA_GEMM;
-    if (gemm && m->device)
+static vd_code gemm_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
+                               vd_error *err) {
+    if (m->device)
         VD_TRY(vd_lt_candidates(m, problem, plans, err));
     VD_TRY(vd_dnn_candidates(m, problem, plans, err));
-    return gemm && !m->device ? vd_lt_candidates(m, problem, plans, err) : VD_OK;
+    return m->device ? VD_OK : vd_lt_candidates(m, problem, plans, err);
+}
+
+/* cuDNN has gate and products in one kernel, but on the datacenter chips since Hopper one that leaves half
+ * of their speed lie: what it saves in memory traffic does not make up for it (cuda.md 4). */
+static vd_code gate_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
+                               vd_error *err) {
+    int64_t major = m->architecture / 100;
+    bool split = major == 9 || major == 10;
+    if (split)
+        VD_TRY(vd_gate_candidates(m, problem, plans, err));
+    VD_TRY(vd_dnn_candidates(m, problem, plans, err));
+    return split ? VD_OK : vd_gate_candidates(m, problem, plans, err);
+}
+
+vd_code vd_cuda_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
+                           vd_error *err) {
+    if (problem->kind == VD_CUDA_GEMM)
+        return gemm_candidates(m, problem, plans, err);
+    if (problem->kind == VD_CUDA_GATE)
+        return gate_candidates(m, problem, plans, err);
+    return vd_dnn_candidates(m, problem, plans, err);
 }
 
 /* ---- plans ---- */
@@ -170,6 +203,7 @@ void vd_cuda_plan_close(vd_cuda_plan *p) {
     if (p->dnn)
         cudnnBackendDestroyDescriptor(p->dnn);
     vd_lt_close(p->lt);
+    vd_cuda_plan_close(p->up);
     free(p);
 }
 
@@ -225,6 +259,10 @@ vd_code vd_cuda_gemm_open(vd_cuda_math *m, const vd_cuda_gemm_spec *spec, vd_cud
     return open_plan(m, &(vd_cuda_problem){.kind = VD_CUDA_GEMM, .gemm = *spec}, out, err);
 }
 
+vd_code vd_cuda_gate_open(vd_cuda_math *m, const vd_cuda_gate_spec *spec, vd_cuda_plan **out, vd_error *err) {
+    return open_plan(m, &(vd_cuda_problem){.kind = VD_CUDA_GATE, .gate = *spec}, out, err);
+}
+
 vd_code vd_cuda_sdpa_open(vd_cuda_math *m, const vd_cuda_sdpa_spec *spec, vd_cuda_plan **out, vd_error *err) {
     return open_plan(m, &(vd_cuda_problem){.kind = VD_CUDA_SDPA, .sdpa = *spec}, out, err);
 }
@@ -245,6 +283,8 @@ vd_code vd_cuda_plan_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cu
                          void *workspace, vd_error *err) {
     if (!p->math->device)
         return vd_fail(err, VD_ERR_INTERNAL, "a plan made without a device cannot run");
+    if (p->up)
+        return vd_gate_run(p, stream, o, workspace, err);
     return p->dnn ? vd_dnn_run(p, stream, o, workspace, err) : vd_lt_run(p, stream, o, workspace, err);
 }
 
@@ -256,6 +296,12 @@ vd_code vd_cuda_conv_run(const vd_cuda_plan *p, cudaStream_t stream, const void 
 vd_code vd_cuda_gemm_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
                          const void *bias, const void *z, void *y, void *workspace, vd_error *err) {
     return vd_cuda_plan_run(p, stream, &(vd_cuda_operands){x, weights, bias, z, y}, workspace, err);
+}
+
+vd_code vd_cuda_gate_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
+                         const void *bias, void *y, void *workspace, vd_error *err) {
+    return vd_cuda_plan_run(p, stream, &(vd_cuda_operands){.x = x, .weights = weights, .bias = bias, .y = y},
+                            workspace, err);
 }
 
 vd_code vd_cuda_sdpa_run(const vd_cuda_plan *p, cudaStream_t stream, const void *qkv, void *y,

@@ -9,13 +9,20 @@
 
 #include <cublasLt.h>
 
-typedef enum vd_cuda_kind { VD_CUDA_CONV, VD_CUDA_GEMM, VD_CUDA_SDPA } vd_cuda_kind;
+typedef enum vd_cuda_kind {
+    VD_CUDA_CONV,
+    VD_CUDA_GEMM,
+    VD_CUDA_GATE,
+    VD_CUDA_SDPA,
+    VD_CUDA_KINDS
+} vd_cuda_kind;
 
 typedef struct vd_cuda_problem {
     vd_cuda_kind kind;
     union {
         vd_cuda_conv_spec conv;
         vd_cuda_gemm_spec gemm;
+        vd_cuda_gate_spec gate;
         vd_cuda_sdpa_spec sdpa;
     };
 } vd_cuda_problem;
@@ -42,10 +49,12 @@ struct vd_cuda_math {
     bool device; /* there is one: plans can run */
     bool tf32;   /* allowed */
     size_t workspace_cap;
-    char *cache_folder;  /* NULL: none */
-    char stack[256];     /* libraries and device that a stored choice is good for */
-    cudnnHandle_t dnn;   /* NULL without a device */
-    cublasLtHandle_t lt; /* NULL without a device */
+    char *cache_folder;   /* NULL: none */
+    char card[100];       /* the device's name, as its profile has it */
+    int64_t architecture; /* 860 */
+    char stack[256];      /* libraries and device that a stored choice is good for */
+    cudnnHandle_t dnn;    /* NULL without a device */
+    cublasLtHandle_t lt;  /* NULL without a device */
     vd_dnn_builder own;
     vd_dnn_desc profile; /* of the device; in `own` */
     vd_cuda_plan *plans; /* open ones */
@@ -57,8 +66,10 @@ struct vd_cuda_plan {
     size_t workspace;
     bool precompiled;
     char name[128];
-    vd_dnn_desc dnn;           /* cuDNN's plan; NULL: a product by cuBLASLt */
-    struct vd_cuda_lt *lt;     /* NULL: cuDNN's */
+    /* Exactly one of these: */
+    vd_dnn_desc dnn;           /* cuDNN's plan */
+    struct vd_cuda_lt *lt;     /* a product by cuBLASLt */
+    vd_cuda_plan *up;          /* a product, owned; the gate follows as a kernel of its own */
     char key[VD_CUDA_KEY_CAP]; /* in the list of open plans only */
     int owners;
     vd_cuda_plan *next;
@@ -103,6 +114,18 @@ vd_code vd_lt_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_oper
 void vd_lt_close(struct vd_cuda_lt *lt); /* NULL is fine */
 vd_code vd_lt_store(const vd_cuda_plan *p, char **text, vd_error *err);
 vd_code vd_lt_restore(vd_cuda_plan *p, const char *text, size_t length, vd_error *err);
+
+/* ---- cuda_gate.c: a gated product as a product and a kernel ---- */
+
+/* One for each plan of the product. */
+vd_code vd_gate_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
+                           vd_error *err);
+/* The product that a gate follows. */
+vd_cuda_problem vd_gate_product(const vd_cuda_gate_spec *s);
+/* `p`, new, becomes `up` and the gate; `up` is its own from then on. */
+void vd_gate_take(vd_cuda_plan *p, vd_cuda_plan *up);
+vd_code vd_gate_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_operands *o, void *workspace,
+                    vd_error *err);
 
 /* ---- cuda_choices.c: what the tuner found best, one file per problem in the cache folder ---- */
 

@@ -25,7 +25,7 @@ typedef struct vd_cuda_math_request {
     int ordinal; /* CUDA device, current on the calling thread; -1: none, plans can be opened, not run */
     const char *profile;      /* device profile as cuDNN's JSON, instead of the device's own; NULL */
     const char *cache_folder; /* of the tuner's choices; NULL: heuristics only */
-    size_t workspace_cap;     /* bytes; plans that want more are passed over */
+    size_t workspace_cap;     /* bytes; plans of the libraries that want more are passed over */
     bool tf32;                /* fp32 may be rounded to TF32 on its way into tensor cores */
 } vd_cuda_math_request;
 
@@ -67,6 +67,17 @@ typedef struct vd_cuda_gemm_spec {
 vd_code vd_cuda_gemm_open(vd_cuda_math *m, const vd_cuda_gemm_spec *spec, vd_cuda_plan **out, vd_error *err);
 vd_code vd_cuda_gemm_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
                          const void *bias, const void *z, void *y, void *workspace, vd_error *err);
+
+/* y = (x W_v^T + b_v) * gelu(x W_g^T + b_g), gelu in its erf form: the way up of a gated feed-forward layer
+ * (7.6). Either one kernel of a library that keeps both products close, or a product into the workspace, which
+ * is then as large as that, and the gate over it. */
+typedef struct vd_cuda_gate_spec {
+    int64_t m, k, n; /* x [m, k]; W [2n, k], W_v above W_g; bias [2n], likewise; y [m, n] */
+    vd_dtype dtype;
+} vd_cuda_gate_spec;
+vd_code vd_cuda_gate_open(vd_cuda_math *m, const vd_cuda_gate_spec *spec, vd_cuda_plan **out, vd_error *err);
+vd_code vd_cuda_gate_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
+                         const void *bias, void *y, void *workspace, vd_error *err);
 
 /* softmax(scale * q k^T) v over packed [q ; k ; v] rows: `batch` sequences of `tokens` rows each, one after
  * another. */

@@ -49,9 +49,18 @@ static vd_code place_operand(bench *b, int operand, size_t *used, const void **a
     return send(b, operand, to, err);
 }
 
+static size_t most_workspace(const vd_cuda_plans *plans) {
+    size_t most = 0;
+    for (int i = 0; i < plans->count; i++) {
+        size_t bytes = vd_cuda_plan_workspace(plans->items[i]);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 /* z is y, as in the programs: a plan that reads a value after it has written it is found out. */
-static vd_code fill_bench(bench *b, const vd_cuda_math *m, vd_error *err) {
-    size_t total = vd_align_up(b->data.y_bytes) + m->workspace_cap, largest = b->data.y_bytes, used = 0;
+static vd_code fill_bench(bench *b, const vd_cuda_plans *plans, vd_error *err) {
+    size_t total = vd_align_up(b->data.y_bytes) + most_workspace(plans), largest = b->data.y_bytes, used = 0;
     for (int i = 0; i < VD_CUDA_Z; i++) {
         total += vd_align_up(b->data.bytes[i]);
         largest = b->data.bytes[i] > largest ? b->data.bytes[i] : largest;
@@ -160,7 +169,7 @@ vd_code vd_cuda_try(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_cu
     *best = NULL;
     vd_code status = vd_cuda_trial_data_open(problem, &b.data, err);
     if (status == VD_OK)
-        status = fill_bench(&b, m, err);
+        status = fill_bench(&b, plans, err);
     if (status == VD_OK)
         status = try_plans(&b, m, plans, best, err);
     close_bench(&b);

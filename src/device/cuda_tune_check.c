@@ -44,7 +44,7 @@ static void draw(void *out, size_t bytes, vd_dtype dtype, double size, uint64_t 
 
 /* ---- a problem's parts ---- */
 
-/* What both kinds of products have in common: `rows` results of `width`, each a sum over `depth`. */
+/* What all kinds of products have in common: `rows` results of `width`, each a sum over `depth`. */
 typedef struct product {
     int64_t rows, depth, width, runs;
     vd_dtype in, out;
@@ -55,8 +55,11 @@ typedef struct product {
 static product product_of(const vd_cuda_problem *problem) {
     const vd_cuda_conv_spec *c = &problem->conv;
     const vd_cuda_gemm_spec *g = &problem->gemm;
+    const vd_cuda_gate_spec *u = &problem->gate;
     if (problem->kind == VD_CUDA_GEMM)
         return (product){g->m, g->k, g->n, g->runs, g->dtype, g->out, g->bias, g->add, (double)g->alpha};
+    if (problem->kind == VD_CUDA_GATE) /* both of them side by side */
+        return (product){u->m, u->k, 2 * u->n, 1, u->dtype, u->dtype, true, false, 1};
     return (product){c->n * c->oh * c->ow, c->kh * c->kw * c->c, c->k, 1, c->dtype, c->dtype, c->bias, c->add,
                      (double)c->alpha};
 }
@@ -69,7 +72,7 @@ static void measure_product(vd_cuda_trial_data *d) {
     const vd_cuda_conv_spec *c = &d->problem->conv;
     product p = product_of(d->problem);
     int64_t x = d->problem->kind == VD_CUDA_CONV ? c->n * c->h * c->w * c->c : p.rows * p.depth;
-    d->y_bytes = count_bytes(p.rows * p.width, p.out);
+    d->y_bytes = count_bytes(p.rows * p.width, p.out) / (d->problem->kind == VD_CUDA_GATE ? 2 : 1);
     d->bytes[VD_CUDA_X] = count_bytes(x, p.in);
     d->bytes[VD_CUDA_WEIGHTS] = count_bytes(p.width * p.depth, p.in);
     d->bytes[VD_CUDA_BIAS] = p.bias ? count_bytes(p.runs * p.width, p.out) : 0;
@@ -114,31 +117,34 @@ static double conv_sum(const vd_cuda_trial_data *d, int64_t row, int64_t k) {
     return sum;
 }
 
-static double gemm_sum(const vd_cuda_trial_data *d, int64_t row, int64_t column) {
-    const vd_cuda_gemm_spec *s = &d->problem->gemm;
+static double matrix_sum(const vd_cuda_trial_data *d, const product *p, int64_t row, int64_t column) {
     double sum = 0;
-    for (int64_t k = 0; k < s->k; k++)
-        sum += load(d->operands[VD_CUDA_X], row * s->k + k, s->dtype) *
-               load(d->operands[VD_CUDA_WEIGHTS], column * s->k + k, s->dtype);
+    for (int64_t k = 0; k < p->depth; k++)
+        sum += load(d->operands[VD_CUDA_X], row * p->depth + k, p->in) *
+               load(d->operands[VD_CUDA_WEIGHTS], column * p->depth + k, p->in);
     return sum;
 }
 
-static double product_value(const vd_cuda_trial_data *d, int64_t place) {
+static double product_value(const vd_cuda_trial_data *d, int64_t row, int64_t column) {
     product p = product_of(d->problem);
-    int64_t row = place / p.width, column = place % p.width;
-    double value =
-        p.alpha * (d->problem->kind == VD_CUDA_CONV ? conv_sum(d, row, column) : gemm_sum(d, row, column));
+    double value = p.alpha * (d->problem->kind == VD_CUDA_CONV ? conv_sum(d, row, column)
+                                                               : matrix_sum(d, &p, row, column));
     if (p.add)
-        value += load(d->operands[VD_CUDA_Z], place, p.out);
+        value += load(d->operands[VD_CUDA_Z], row * p.width + column, p.out);
     if (p.bias)
         value += load(d->operands[VD_CUDA_BIAS], row / (p.rows / p.runs) * p.width + column, p.out);
     return value;
 }
 
+static double gate_value(const vd_cuda_trial_data *d, int64_t row, int64_t column) {
+    double gate = product_value(d, row, d->problem->gate.n + column);
+    return product_value(d, row, column) * 0.5 * gate * (1 + erf(gate * M_SQRT1_2));
+}
+
 /* With the softmax taken as it comes: scores stay far below what overflows an fp64. */
-static double attention_value(const vd_cuda_trial_data *d, int64_t place) {
+static double attention_value(const vd_cuda_trial_data *d, int64_t row, int64_t column) {
     const vd_cuda_sdpa_spec *s = &d->problem->sdpa;
-    const int64_t all = s->heads * s->width, row = place / all, column = place % all;
+    const int64_t all = s->heads * s->width;
     const int64_t first = row / s->tokens * s->tokens, head = column / s->width * s->width;
     const void *qkv = d->operands[VD_CUDA_X];
     double sum = 0, total = 0;
@@ -153,18 +159,34 @@ static double attention_value(const vd_cuda_trial_data *d, int64_t place) {
     return sum / total;
 }
 
+static vd_dtype type_of_result(const vd_cuda_problem *problem) {
+    return problem->kind == VD_CUDA_SDPA ? problem->sdpa.dtype : product_of(problem).out;
+}
+
+static int64_t width_of_result(const vd_cuda_problem *problem) {
+    if (problem->kind == VD_CUDA_SDPA)
+        return problem->sdpa.heads * problem->sdpa.width;
+    return problem->kind == VD_CUDA_GATE ? problem->gate.n : product_of(problem).width;
+}
+
+static double value_at(const vd_cuda_trial_data *d, int64_t place) {
+    int64_t width = width_of_result(d->problem), row = place / width, column = place % width;
+    if (d->problem->kind == VD_CUDA_SDPA)
+        return attention_value(d, row, column);
+    return d->problem->kind == VD_CUDA_GATE ? gate_value(d, row, column) : product_value(d, row, column);
+}
+
 /* The corners of the result, and places spread over it. */
 static void work_out(vd_cuda_trial_data *d) {
-    bool attention = d->problem->kind == VD_CUDA_SDPA;
     const vd_cuda_sdpa_spec *s = &d->problem->sdpa;
-    vd_dtype out = attention ? s->dtype : product_of(d->problem).out;
-    double cost = attention ? (double)(s->tokens * s->width) : (double)product_of(d->problem).depth;
-    int64_t count = (int64_t)(d->y_bytes / vd_dtype_bytes(out));
+    double cost = d->problem->kind == VD_CUDA_SDPA ? (double)(s->tokens * s->width)
+                                                   : (double)product_of(d->problem).depth;
+    int64_t count = (int64_t)(d->y_bytes / vd_dtype_bytes(type_of_result(d->problem)));
     d->samples = BUDGET / cost < VD_CUDA_SAMPLES ? (int)(BUDGET / cost) : VD_CUDA_SAMPLES;
     for (int i = 0; i < d->samples; i++) {
         int64_t place = i < 2 ? i * (count - 1) : (int64_t)(mix((uint64_t)i) % (uint64_t)count);
         d->places[i] = place;
-        d->values[i] = attention ? attention_value(d, place) : product_value(d, place);
+        d->values[i] = value_at(d, place);
     }
 }
 
@@ -190,7 +212,7 @@ void vd_cuda_trial_data_close(vd_cuda_trial_data *d) {
 }
 
 double vd_cuda_trial_error(const vd_cuda_trial_data *d, const void *y) {
-    vd_dtype out = d->problem->kind == VD_CUDA_SDPA ? d->problem->sdpa.dtype : product_of(d->problem).out;
+    vd_dtype out = type_of_result(d->problem);
     double worst = 0;
     for (int i = 0; i < d->samples; i++) {
         double error = fabs(load(y, d->places[i], out) - d->values[i]) / (1 + fabs(d->values[i]));
@@ -200,7 +222,8 @@ double vd_cuda_trial_error(const vd_cuda_trial_data *d, const void *y) {
     return worst;
 }
 
-/* Twice to four times what one rounding of the result, of attention's weights, or of TF32's inputs can do. */
+/* Twice to four times what one rounding of the result, of attention's weights, of what a gate reads, or of
+ * TF32's inputs can do. */
 double vd_cuda_trial_tolerance(const vd_cuda_problem *problem, bool tf32) {
     vd_dtype dtype = problem->kind == VD_CUDA_SDPA ? problem->sdpa.dtype : product_of(problem).in;
     if (dtype == VD_F32)

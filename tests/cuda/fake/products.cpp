@@ -19,12 +19,14 @@ struct vd_cuda_math {
     bool convolutions;
 };
 
-enum class kind { product, attention };
+enum class kind { product, gate, attention };
 
-/* A matrix product is the convolution of a single column of pixels with a 1x1 filter. */
+/* A matrix product is the convolution of a single column of pixels with a 1x1 filter; a gated one has value and
+ * gate side by side. */
 struct vd_cuda_plan {
     kind what;
     const char *name;
+    size_t workspace;
     vd_cuda_conv_spec conv;
     int64_t runs;
     vd_dtype out;
@@ -126,19 +128,35 @@ void gather_patch(const vd_cuda_conv_spec &s, const void *x, int64_t n, int64_t 
         }
 }
 
-/* y = alpha * sums + z + bias for `rows` rows from `first`, of `all` in the result. */
+/* alpha * sums + z + bias at row r of `all` in the result, `sum` being that row's sum in column k. */
+double finish(const vd_cuda_plan &p, const operands &o, double sum, int64_t r, int64_t k, int64_t all) {
+    const vd_cuda_conv_spec &s = p.conv;
+    double value = s.alpha * sum;
+    if (s.add)
+        value += load(o.z, r * s.k + k, p.out);
+    if (s.bias)
+        value += load(o.bias, r / (all / p.runs) * s.k + k, p.out);
+    return value;
+}
+
+double gelu(double x) {
+    return 0.5 * x * (1 + std::erf(x * M_SQRT1_2));
+}
+
+/* The results of `rows` rows from `first`. */
 void finish_rows(const vd_cuda_plan &p, const operands &o, const std::vector<double> &sums, int64_t first,
                  int64_t rows, int64_t all) {
-    const vd_cuda_conv_spec &s = p.conv;
-    for (int64_t r = first; r < first + rows; r++)
-        for (int64_t k = 0; k < s.k; k++) {
-            double value = s.alpha * sums[static_cast<size_t>((r - first) * s.k + k)];
-            if (s.add)
-                value += load(o.z, r * s.k + k, p.out);
-            if (s.bias)
-                value += load(o.bias, r / (all / p.runs) * s.k + k, p.out);
-            store(o.y, r * s.k + k, p.out, value);
+    const bool gated = p.what == kind::gate;
+    const int64_t width = gated ? p.conv.k / 2 : p.conv.k;
+    for (int64_t r = first; r < first + rows; r++) {
+        const double *row = sums.data() + (r - first) * p.conv.k;
+        for (int64_t k = 0; k < width; k++) {
+            double value = finish(p, o, row[k], r, k, all);
+            if (gated)
+                value *= gelu(finish(p, o, row[width + k], r, width + k, all));
+            store(o.y, r * width + k, p.out, value);
         }
+    }
 }
 
 void run_product(const vd_cuda_plan &p, const operands &o) {
@@ -148,7 +166,7 @@ void run_product(const vd_cuda_plan &p, const operands &o) {
     const floats weights = transpose(load_columns(o.weights, s.k, depth, 0, depth, s.dtype), s.k, depth);
     floats patches(static_cast<size_t>(chunk * depth));
     std::vector<double> sums(static_cast<size_t>(chunk * s.k));
-    memset(o.workspace, 0xff, workspace_bytes);
+    memset(o.workspace, 0xff, p.workspace);
     for (int64_t first = 0; first < all; first += chunk) {
         int64_t rows = all - first < chunk ? all - first : chunk;
         for (int64_t r = first; r < first + rows; r++)
@@ -193,7 +211,7 @@ void attend(const vd_cuda_sdpa_spec &s, const void *qkv, void *y, int64_t head) 
 void run_attention(const vd_cuda_plan &p, const operands &o) {
     const vd_cuda_sdpa_spec &s = p.sdpa;
     size_t rows = static_cast<size_t>(s.tokens * s.heads * s.width) * vd_dtype_bytes(s.dtype);
-    memset(o.workspace, 0xff, workspace_bytes);
+    memset(o.workspace, 0xff, p.workspace);
     for (int64_t b = 0; b < s.batch; b++)
         for (int64_t head = 0; head < s.heads; head++)
             attend(s, static_cast<const char *>(o.x) + static_cast<size_t>(3 * b) * rows,
@@ -208,8 +226,18 @@ vd_code keep(const vd_cuda_plan &plan, vd_cuda_plan **out, vd_error *err) {
 vd_code enqueue(const vd_cuda_plan *p, cudaStream_t stream, const operands &o) {
     const vd_cuda_plan plan = *p;
     shim_enqueue(stream,
-                 [plan, o] { plan.what == kind::product ? run_product(plan, o) : run_attention(plan, o); });
+                 [plan, o] { plan.what == kind::attention ? run_attention(plan, o) : run_product(plan, o); });
     return VD_OK;
+}
+
+vd_cuda_conv_spec as_conv(int64_t rows, int64_t depth, int64_t width, vd_dtype dtype) {
+    vd_cuda_conv_spec conv = {};
+    conv.n = conv.w = conv.ow = conv.kh = conv.kw = conv.stride = 1;
+    conv.h = conv.oh = rows;
+    conv.c = depth;
+    conv.k = width;
+    conv.dtype = dtype;
+    return conv;
 }
 
 } // namespace
@@ -232,8 +260,8 @@ void vd_cuda_plan_close(vd_cuda_plan *p) {
     delete p;
 }
 
-size_t vd_cuda_plan_workspace(const vd_cuda_plan *) {
-    return workspace_bytes;
+size_t vd_cuda_plan_workspace(const vd_cuda_plan *p) {
+    return p->workspace;
 }
 
 bool vd_cuda_plan_precompiled(const vd_cuda_plan *) {
@@ -255,27 +283,32 @@ vd_code vd_cuda_conv_open(vd_cuda_math *m, const vd_cuda_conv_spec *spec, vd_cud
     *out = nullptr;
     if (!m->convolutions)
         return VD_OK;
-    return keep({kind::product, "loops: convolution", *spec, 1, spec->dtype, {}}, out, err);
+    return keep({kind::product, "loops: convolution", workspace_bytes, *spec, 1, spec->dtype, {}}, out, err);
 }
 
 vd_code vd_cuda_gemm_open(vd_cuda_math *, const vd_cuda_gemm_spec *spec, vd_cuda_plan **out, vd_error *err) {
-    vd_cuda_conv_spec conv = {};
-    conv.n = conv.w = conv.ow = conv.kh = conv.kw = conv.stride = 1;
-    conv.h = conv.oh = spec->m;
-    conv.c = spec->k;
-    conv.k = spec->n;
-    conv.dtype = spec->dtype;
+    vd_cuda_conv_spec conv = as_conv(spec->m, spec->k, spec->n, spec->dtype);
     conv.bias = spec->bias;
     conv.add = spec->add;
     conv.alpha = spec->alpha;
-    return keep({kind::product, "loops: product", conv, spec->runs, spec->out, {}}, out, err);
+    return keep({kind::product, "loops: product", workspace_bytes, conv, spec->runs, spec->out, {}}, out,
+                err);
+}
+
+/* As large a workspace as a plan of two kernels needs. */
+vd_code vd_cuda_gate_open(vd_cuda_math *, const vd_cuda_gate_spec *spec, vd_cuda_plan **out, vd_error *err) {
+    const size_t wide = static_cast<size_t>(2 * spec->m * spec->n) * vd_dtype_bytes(spec->dtype);
+    vd_cuda_conv_spec conv = as_conv(spec->m, spec->k, 2 * spec->n, spec->dtype);
+    conv.bias = true;
+    conv.alpha = 1;
+    return keep({kind::gate, "loops: gated product", wide, conv, 1, spec->dtype, {}}, out, err);
 }
 
 vd_code vd_cuda_sdpa_open(vd_cuda_math *, const vd_cuda_sdpa_spec *spec, vd_cuda_plan **out, vd_error *err) {
     *out = nullptr;
     if (spec->dtype == VD_F32)
         return VD_OK;
-    return keep({kind::attention, "loops: attention", {}, 1, spec->dtype, *spec}, out, err);
+    return keep({kind::attention, "loops: attention", workspace_bytes, {}, 1, spec->dtype, *spec}, out, err);
 }
 
 vd_code vd_cuda_conv_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
@@ -286,6 +319,11 @@ vd_code vd_cuda_conv_run(const vd_cuda_plan *p, cudaStream_t stream, const void 
 vd_code vd_cuda_gemm_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
                          const void *bias, const void *z, void *y, void *workspace, vd_error *) {
     return enqueue(p, stream, {x, weights, bias, z, y, workspace});
+}
+
+vd_code vd_cuda_gate_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
+                         const void *bias, void *y, void *workspace, vd_error *) {
+    return enqueue(p, stream, {x, weights, bias, nullptr, y, workspace});
 }
 
 vd_code vd_cuda_sdpa_run(const vd_cuda_plan *p, cudaStream_t stream, const void *qkv, void *y,

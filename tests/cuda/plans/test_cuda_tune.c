@@ -38,6 +38,7 @@ static const vd_cuda_problem problems[] = {
     {.kind = VD_CUDA_GEMM,
      .gemm =
          {.m = 33, .k = 64, .n = 8, .runs = 1, .dtype = VD_F32, .out = VD_F32, .add = true, .alpha = 0.25f}},
+    {.kind = VD_CUDA_GATE, .gate = {.m = 70, .k = 48, .n = 24, .dtype = VD_F16}},
     {.kind = VD_CUDA_SDPA,
      .sdpa = {.batch = 2, .heads = 3, .tokens = 37, .width = 16, .dtype = VD_F16, .scale = 0.25f}},
 };
@@ -61,6 +62,8 @@ static vd_code open_loops(const vd_cuda_problem *problem, vd_cuda_plan **out, vd
         return vd_cuda_conv_open(stage.loops, &problem->conv, out, err);
     if (problem->kind == VD_CUDA_GEMM)
         return vd_cuda_gemm_open(stage.loops, &problem->gemm, out, err);
+    if (problem->kind == VD_CUDA_GATE)
+        return vd_cuda_gate_open(stage.loops, &problem->gate, out, err);
     return vd_cuda_sdpa_open(stage.loops, &problem->sdpa, out, err);
 }
 
@@ -142,7 +145,7 @@ static void all_open_problems_are_tuned(void **state) {
     struct vd_cuda_plan *open = calloc(2, sizeof *open);
     assert_non_null(open);
     open[0] = (struct vd_cuda_plan){.problem = problems[1], .next = &open[1]};
-    open[1].problem = problems[3];
+    open[1].problem = problems[PROBLEMS - 1];
     vd_cuda_math m = {.workspace_cap = WORKSPACE_CAP, .plans = open};
     int right = 0;
     must(vd_cuda_tune_open(&m, &(vd_cuda_tuner){"cuda:0", count_right, &right}, err));

@@ -11,13 +11,24 @@
 
 enum { WORKSPACE_CAP = 64 << 20 };
 
-#define CONV(...) {.kind = VD_CUDA_CONV, .conv = {.alpha = 1, __VA_ARGS__}}
+#define CONV(...)                                                                                            \
+    {                                                                                                        \
+        .kind = VD_CUDA_CONV, .conv = {.alpha = 1, __VA_ARGS__ }                                             \
+    }
 #define SAME(n_, h_, w_, c_, k_) .n = n_, .h = h_, .w = w_, .c = c_, .oh = h_, .ow = w_, .k = k_, .stride = 1
 #define THREE .kh = 3, .kw = 3, .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1
-#define GEMM(m_, k_, n_, ...) \
-    {.kind = VD_CUDA_GEMM, .gemm = {.m = m_, .k = k_, .n = n_, .alpha = 1, __VA_ARGS__}}
-#define SDPA(batch_, heads_, tokens_, width_, dtype_, scale_) \
-    {.kind = VD_CUDA_SDPA, .sdpa = {batch_, heads_, tokens_, width_, dtype_, scale_}}
+#define GEMM(m_, k_, n_, ...)                                                                                \
+    {                                                                                                        \
+        .kind = VD_CUDA_GEMM, .gemm = {.m = m_, .k = k_, .n = n_, .alpha = 1, __VA_ARGS__ }                  \
+    }
+#define GATE(...)                                                                                            \
+    {                                                                                                        \
+        .kind = VD_CUDA_GATE, .gate = { __VA_ARGS__ }                                                        \
+    }
+#define SDPA(batch_, heads_, tokens_, width_, dtype_, scale_)                                                \
+    {                                                                                                        \
+        .kind = VD_CUDA_SDPA, .sdpa = { batch_, heads_, tokens_, width_, dtype_, scale_ }                    \
+    }
 
 static const vd_cuda_problem problems[] = {
     CONV(SAME(4, 36, 64, 640, 640), THREE, .dtype = VD_F16, .bias = true, .add = true),
@@ -38,6 +49,9 @@ static const vd_cuda_problem problems[] = {
     GEMM(4608, 960, 320, .runs = 1, .dtype = VD_BF16, .out = VD_BF16, .add = true),
     GEMM(1, 320, 1280, .runs = 1, .dtype = VD_F16, .out = VD_F32, .bias = true),
     GEMM(257, 1280, 3840, .runs = 1, .dtype = VD_F32, .out = VD_F32, .bias = true, .add = true),
+    GATE(9216, 320, 1280, VD_F16),
+    GATE(4608, 640, 2560, VD_BF16),
+    GATE(256, 320, 1280, VD_F32),
     SDPA(4, 5, 9216, 64, VD_F16, 0.125f),
     SDPA(8, 20, 144, 64, VD_BF16, 0.125f),
     SDPA(1, 16, 257, 80, VD_F16, 0.111803399f),

@@ -73,25 +73,31 @@ static void lowered_close(lowered *l) {
 
 /* ---- the tests ---- */
 
-/* Kernels compiled when a program is loaded: attention, and CLIP's patches, whose sum has no bias. */
+/* Kernels compiled when a program is loaded: attention, gated products, and CLIP's patches, whose sum has no
+ * bias. */
 static bool may_compile(const vd_cuda_problem *p) {
-    return p->kind == VD_CUDA_SDPA || (p->kind == VD_CUDA_CONV && p->conv.add && !p->conv.bias);
+    return p->kind == VD_CUDA_SDPA || p->kind == VD_CUDA_GATE ||
+           (p->kind == VD_CUDA_CONV && p->conv.add && !p->conv.bias);
 }
 
 static int check_plans(const vd_cuda_math *m) {
-    int count[3] = {0}, wrong = 0;
+    int count[VD_CUDA_KINDS] = {0}, wrong = 0;
     size_t most = 0;
     for (const vd_cuda_plan *p = m->plans; p; p = p->next) {
-        bool good = p->workspace <= WORKSPACE_CAP && (p->precompiled || may_compile(&p->problem));
+        size_t workspace = p->up ? p->up->workspace : p->workspace;
+        bool good = workspace <= WORKSPACE_CAP && (p->precompiled || may_compile(&p->problem));
         print_message("%s%-96s %-58s %9.2f MB\n", good ? "" : "WRONG: ", p->key, p->name,
                       (double)p->workspace / (1 << 20));
         wrong += !good;
         count[p->problem.kind]++;
         most = p->workspace > most ? p->workspace : most;
     }
-    print_message("%s: %d convolutions, %d products, %d attentions, workspace at most %.1f MB\n", m->stack,
-                  count[VD_CUDA_CONV], count[VD_CUDA_GEMM], count[VD_CUDA_SDPA], (double)most / (1 << 20));
+    print_message(
+        "%s: %d convolutions, %d products, %d gated ones, %d attentions, workspace at most %.1f MB\n",
+        m->stack, count[VD_CUDA_CONV], count[VD_CUDA_GEMM], count[VD_CUDA_GATE], count[VD_CUDA_SDPA],
+        (double)most / (1 << 20));
     assert_true(count[VD_CUDA_CONV] > 40 && count[VD_CUDA_GEMM] > 40 && count[VD_CUDA_SDPA] == 11);
+    assert_true(count[VD_CUDA_GATE] > 5);
     return wrong;
 }
 
