@@ -1,11 +1,6 @@
-/* Convolutions and attention through cuDNN's graphs: what is asked for is spelled as a graph, the heuristics
- * name engines for it, and the first one that builds within our rules is the plan. */
+/* Problems spelled as cuDNN's graphs, and their tensors bound to pointers when a plan runs. Convolutions are
+ * spelled so that precompiled kernels have them; products are 1x1 convolutions. */
 #include "device/cuda_math.h"
-
-#include "base/text.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 /* What pointers are bound by. */
 enum {
@@ -22,7 +17,6 @@ enum {
     ID_SCALE,
     ID_INNER
 };
-enum { MAX_NOTES = 32 };
 
 /* ---- convolutions ---- */
 
@@ -182,175 +176,9 @@ static vd_dnn_desc make_sdpa_graph(vd_dnn_builder *b, const vd_cuda_sdpa_spec *s
     return vd_dnn_graph(b, &operation, 1);
 }
 
-/* ---- engines ---- */
+/* ---- any problem ---- */
 
-typedef struct engine {
-    vd_dnn_desc config;
-    int64_t index;
-    bool compiles; /* its kernel at run time */
-    bool allowed;  /* same bits every time, sums in fp32, no TF32 unless wanted */
-} engine;
-
-static vd_dtype dtype_of(const vd_cuda_problem *problem) {
-    switch (problem->kind) {
-    case VD_CUDA_CONV:
-        return problem->conv.dtype;
-    case VD_CUDA_GEMM:
-        return problem->gemm.dtype;
-    case VD_CUDA_GATE:
-        return problem->gate.dtype;
-    default:
-        return problem->sdpa.dtype;
-    }
-}
-
-/* Notes as a set of bits. */
-static uint32_t get_notes(vd_dnn_builder *b, vd_dnn_desc d, cudnnBackendAttributeName_t attribute,
-                          cudnnBackendAttributeType_t type) {
-    int32_t notes[MAX_NOTES]; /* both kinds of notes are enumerations */
-    uint32_t set = 0;
-    int64_t count = vd_dnn_get(b, d, attribute, type, MAX_NOTES, notes);
-    for (int64_t i = 0; i < count && i < MAX_NOTES; i++)
-        set |= 1u << (notes[i] & 31);
-    return set;
-}
-
-static bool is_allowed(uint32_t notes, bool exact_fp32) {
-    uint32_t refused = 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC | 1u << CUDNN_NUMERICAL_NOTE_WINOGRAD |
-                       1u << CUDNN_NUMERICAL_NOTE_FFT |
-                       1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
-    if (exact_fp32)
-        refused |= 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE | 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
-    return !(notes & refused);
-}
-
-static engine get_engine(vd_dnn_builder *b, vd_dnn_desc config, bool exact_fp32) {
-    engine e = {.config = config};
-    vd_dnn_desc d = vd_dnn_make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    vd_dnn_get(b, config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &d);
-    vd_dnn_get(b, d, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &e.index);
-    uint32_t behaviour = get_notes(b, d, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE);
-    uint32_t numbers = get_notes(b, d, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE);
-    e.compiles = behaviour >> CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION & 1;
-    e.allowed = b->status == CUDNN_STATUS_SUCCESS && is_allowed(numbers, exact_fp32);
-    return e;
-}
-
-typedef struct engines {
-    engine *items;
-    int count;
-} engines;
-
-/* The configurations that the heuristics offer, best first. Fewer may come than were announced. */
-static vd_code ask_heuristics(vd_dnn_builder *b, const vd_cuda_math *m, vd_dnn_desc graph,
-                              cudnnBackendHeurMode_t mode, bool exact_fp32, engines *out, vd_error *err) {
-    *out = (engines){0};
-    vd_dnn_desc heuristics = vd_dnn_make(b, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-    vd_dnn_set_desc(b, heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
-    vd_dnn_set(b, heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
-    vd_dnn_set_desc(b, heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, m->profile);
-    vd_dnn_finish(b, heuristics, "heuristics");
-    int64_t count =
-        vd_dnn_get(b, heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, NULL);
-    vd_dnn_desc *configs = calloc((size_t)count + 1, sizeof(vd_dnn_desc));
-    out->items = calloc((size_t)count + 1, sizeof *out->items);
-    if (!configs || !out->items) {
-        free(configs);
-        return vd_fail_memory(err, "engine configurations", (unsigned long long)count * sizeof *out->items);
-    }
-    for (int64_t i = 0; i < count; i++)
-        configs[i] = vd_dnn_make(b, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    if (count)
-        count = vd_dnn_get(b, heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count,
-                           configs);
-    for (int64_t i = 0; i < count; i++)
-        out->items[i] = get_engine(b, configs[i], exact_fp32);
-    out->count = (int)count;
-    free(configs);
-    return VD_OK;
-}
-
-/* ---- plans ---- */
-
-static void name_plan(vd_dnn_builder *b, const engine *e, char *name, size_t cap) {
-    enum { MAX_KNOBS = 16 };
-    vd_dnn_desc knobs[MAX_KNOBS];
-    size_t used = (size_t)snprintf(name, cap, "cuDNN engine %lld", (long long)e->index);
-    for (int i = 0; i < MAX_KNOBS; i++)
-        knobs[i] = vd_dnn_make(b, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-    int64_t count = vd_dnn_get(b, e->config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                               MAX_KNOBS, knobs);
-    for (int64_t i = 0; i < count && i < MAX_KNOBS && used < cap; i++) {
-        cudnnBackendKnobType_t type = CUDNN_KNOB_TYPE_COUNTS;
-        int64_t value = 0;
-        vd_dnn_get(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &type);
-        vd_dnn_get(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &value);
-        used += (size_t)snprintf(name + used, cap - used, "%s%d=%lld", i ? " " : ", knobs ", (int)type,
-                                 (long long)value);
-    }
-}
-
-static size_t get_workspace(vd_dnn_builder *b, vd_dnn_desc plan) {
-    int64_t bytes = 0;
-    vd_dnn_get(b, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &bytes);
-    return (size_t)bytes;
-}
-
-/* Appends the plan of an engine if it builds and is not too greedy. */
-static vd_code try_engine(vd_dnn_builder *b, vd_cuda_math *m, const vd_cuda_problem *problem, const engine *e,
-                          vd_cuda_plans *plans, vd_error *err) {
-    char name[sizeof plans->items[0]->name];
-    name_plan(b, e, name, sizeof name);
-    vd_dnn_desc d = vd_dnn_make(b, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    vd_dnn_set_desc(b, d, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, e->config);
-    vd_dnn_set_desc(b, d, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, m->profile);
-    vd_dnn_finish(b, d, name);
-    size_t workspace = get_workspace(b, d);
-    if (vd_dnn_code(b, err) != VD_OK || workspace > m->workspace_cap) {
-        if (b->status != CUDNN_STATUS_SUCCESS)
-            vd_log_line(m->log, VD_LOG_DEBUG, "passed over: %s", err->message);
-        vd_dnn_forgive(b);
-        return VD_OK;
-    }
-    vd_cuda_plan *p = vd_cuda_plan_new(m, problem, err);
-    if (!p)
-        return err->code;
-    p->dnn = vd_dnn_take_last(b);
-    p->workspace = workspace;
-    p->precompiled = !e->compiles;
-    memcpy(p->name, name, sizeof name);
-    plans->items[plans->count++] = p;
-    return VD_OK;
-}
-
-/* Kernels that the library brings along stand before those that it would compile. */
-static vd_code try_engines(vd_dnn_builder *b, vd_cuda_math *m, const vd_cuda_problem *problem,
-                           const engines *all, vd_cuda_plans *plans, vd_error *err) {
-    for (int compiles = 0; compiles < 2; compiles++)
-        for (int i = 0; i < all->count && plans->count < plans->limit; i++)
-            if (all->items[i].allowed && all->items[i].compiles == (compiles == 1))
-                VD_TRY(try_engine(b, m, problem, &all->items[i], plans, err));
-    return VD_OK;
-}
-
-static vd_code try_mode(vd_dnn_builder *b, vd_cuda_math *m, const vd_cuda_problem *problem, vd_dnn_desc graph,
-                        cudnnBackendHeurMode_t mode, vd_cuda_plans *plans, vd_error *err) {
-    engines all;
-    if (plans->count >= plans->limit)
-        return VD_OK;
-    bool exact_fp32 = dtype_of(problem) == VD_F32 && !m->tf32;
-    vd_code status = ask_heuristics(b, m, graph, mode, exact_fp32, &all, err);
-    if (status == VD_OK && vd_dnn_unsupported(b))
-        vd_dnn_forgive(b);
-    if (status == VD_OK)
-        status = vd_dnn_code(b, err);
-    if (status == VD_OK)
-        status = try_engines(b, m, problem, &all, plans, err);
-    free(all.items);
-    return status;
-}
-
-static vd_dnn_desc make_graph(vd_dnn_builder *b, const vd_cuda_problem *problem) {
+vd_dnn_desc vd_dnn_spell(vd_dnn_builder *b, const vd_cuda_problem *problem) {
     if (problem->kind == VD_CUDA_SDPA)
         return make_sdpa_graph(b, &problem->sdpa);
     if (problem->kind == VD_CUDA_GATE)
@@ -359,26 +187,10 @@ static vd_dnn_desc make_graph(vd_dnn_builder *b, const vd_cuda_problem *problem)
     return make_conv_graph(b, &conv);
 }
 
-static bool has_graph(const vd_cuda_problem *problem) {
+bool vd_dnn_spells(const vd_cuda_problem *problem) {
     if (problem->kind == VD_CUDA_GEMM)
         return fits_conv(&problem->gemm);
     return problem->kind != VD_CUDA_GATE || problem->gate.dtype != VD_F32;
-}
-
-vd_code vd_dnn_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
-                          vd_error *err) {
-    vd_dnn_builder b = {0};
-    if (plans->count >= plans->limit || !has_graph(problem))
-        return VD_OK;
-    vd_dnn_desc graph = make_graph(&b, problem);
-    bool unsupported = vd_dnn_unsupported(&b);
-    vd_code status = unsupported ? VD_OK : vd_dnn_code(&b, err);
-    if (status == VD_OK && !unsupported)
-        status = try_mode(&b, m, problem, graph, CUDNN_HEUR_MODE_A, plans, err);
-    if (status == VD_OK && !unsupported)
-        status = try_mode(&b, m, problem, graph, CUDNN_HEUR_MODE_FALLBACK, plans, err);
-    vd_dnn_close(&b);
-    return status;
 }
 
 /* ---- running ---- */
@@ -478,36 +290,4 @@ vd_code vd_dnn_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_ope
     if (p->problem.kind == VD_CUDA_GATE)
         return run_gate(p, o, workspace, err);
     return run_conv(p, p->problem.conv.bias, p->problem.conv.add, o, workspace, err);
-}
-
-/* ---- plans as text ---- */
-
-vd_code vd_dnn_store(const vd_cuda_plan *p, char **text, vd_error *err) {
-    vd_dnn_builder b = {0};
-    *text = NULL;
-    int64_t length =
-        vd_dnn_get(&b, p->dnn, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0, NULL);
-    VD_TRY(vd_dnn_code(&b, err));
-    char *out = malloc((size_t)length + 1);
-    if (!out)
-        return vd_fail_memory(err, "a plan's text", (unsigned long long)length);
-    length =
-        vd_dnn_get(&b, p->dnn, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, length, out);
-    out[length] = '\0';
-    *text = out;
-    return vd_dnn_code(&b, err);
-}
-
-vd_code vd_dnn_restore(vd_cuda_plan *p, const char *text, size_t length, vd_error *err) {
-    vd_dnn_builder b = {0};
-    vd_dnn_desc d = vd_dnn_make(&b, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    vd_dnn_set_desc(&b, d, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, p->math->profile);
-    vd_dnn_set(&b, d, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)length, text);
-    vd_dnn_finish(&b, d, "stored plan");
-    p->workspace = get_workspace(&b, d);
-    vd_code status = vd_dnn_code(&b, err);
-    if (status == VD_OK)
-        p->dnn = vd_dnn_take_last(&b);
-    vd_dnn_close(&b);
-    return status;
 }

@@ -27,6 +27,20 @@ typedef struct vd_cuda_problem {
     };
 } vd_cuda_problem;
 
+/* Of what goes in. */
+static inline vd_dtype vd_cuda_problem_dtype(const vd_cuda_problem *problem) {
+    switch (problem->kind) {
+    case VD_CUDA_CONV:
+        return problem->conv.dtype;
+    case VD_CUDA_GEMM:
+        return problem->gemm.dtype;
+    case VD_CUDA_GATE:
+        return problem->gate.dtype;
+    default:
+        return problem->sdpa.dtype;
+    }
+}
+
 /* Everything that distinguishes problems, in words: the key of plans in memory and on disk. */
 enum { VD_CUDA_KEY_CAP = 256 };
 void vd_cuda_problem_key(const vd_cuda_problem *problem, char key[VD_CUDA_KEY_CAP]);
@@ -94,12 +108,18 @@ void vd_cuda_plans_close(vd_cuda_plans *plans);
 /* A plan that is in no list yet, still without what it runs. NULL and the error when memory is out. */
 vd_cuda_plan *vd_cuda_plan_new(vd_cuda_math *m, const vd_cuda_problem *problem, vd_error *err);
 
-/* ---- cuda_dnn.c ---- */
+/* ---- cuda_dnn.c: problems as cuDNN's graphs ---- */
+
+/* Whether there is a graph for it. */
+bool vd_dnn_spells(const vd_cuda_problem *problem);
+vd_dnn_desc vd_dnn_spell(vd_dnn_builder *b, const vd_cuda_problem *problem);
+vd_code vd_dnn_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_operands *o, void *workspace,
+                   vd_error *err);
+
+/* ---- cuda_dnn_plans.c: cuDNN's plans for them ---- */
 
 vd_code vd_dnn_candidates(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plans *plans,
                           vd_error *err);
-vd_code vd_dnn_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_operands *o, void *workspace,
-                   vd_error *err);
 /* A plan as text that vd_dnn_restore turns into the same plan on the same kind of device; the caller frees
  * it. */
 vd_code vd_dnn_store(const vd_cuda_plan *p, char **text, vd_error *err);

@@ -225,7 +225,7 @@ double vd_cuda_trial_error(const vd_cuda_trial_data *d, const void *y) {
 /* Twice to four times what one rounding of the result, of attention's weights, of what a gate reads, or of
  * TF32's inputs can do. */
 double vd_cuda_trial_tolerance(const vd_cuda_problem *problem, bool tf32) {
-    vd_dtype dtype = problem->kind == VD_CUDA_SDPA ? problem->sdpa.dtype : product_of(problem).in;
+    vd_dtype dtype = vd_cuda_problem_dtype(problem);
     if (dtype == VD_F32)
         return tf32 ? 4e-3 : 1e-4;
     return dtype == VD_F16 ? 2e-3 : 1.6e-2;

@@ -189,6 +189,25 @@ static void candidates_keep_to_the_workspace(void **state) {
     }
 }
 
+/* With room for all, also engines that no heuristic names; each plan is another. */
+static void engines_that_nobody_names_are_candidates(void **state) {
+    (void)state;
+    vd_cuda_math *m = open_math(NULL, NULL, WORKSPACE_CAP);
+    vd_cuda_plans plans = {.limit = VD_CUDA_CANDIDATES};
+    must(vd_cuda_candidates(m, &a_conv, &plans, err));
+    int as_they_come = 0;
+    for (int i = 0; i < plans.count; i++) {
+        const char *name = vd_cuda_plan_name(plans.items[i]);
+        as_they_come += !strstr(name, "knobs");
+        for (int k = 0; k < i; k++)
+            assert_string_not_equal(name, vd_cuda_plan_name(plans.items[k]));
+    }
+    print_message("%d plans, %d of engines as they come\n", plans.count, as_they_come);
+    assert_in_range(as_they_come, 3, plans.count - 10);
+    vd_cuda_plans_close(&plans);
+    vd_cuda_math_close(m);
+}
+
 /* A choice that is not the heuristics' first comes back from the cache, and only for the same problem; a
  * file that was cut is no choice. */
 static void choices_survive(void **state) {
@@ -247,6 +266,7 @@ int main(int count, char **arguments) {
         cmocka_unit_test(every_operation_of_the_real_model_has_a_plan),
         cmocka_unit_test(plans_of_one_problem_are_one),
         cmocka_unit_test(candidates_keep_to_the_workspace),
+        cmocka_unit_test(engines_that_nobody_names_are_candidates),
         cmocka_unit_test(choices_survive),
         cmocka_unit_test(fp32_is_exact),
     };
