@@ -1,11 +1,15 @@
 /* Attention over the pixels of an image through the library, which wants a sequence's tokens in
- * neighbouring rows; all other attention (over frames, fp32, odd widths) through our own kernel. */
+ * neighbouring rows; all other attention (over frames, fp32, odd widths, the VAE's wide head) through our own
+ * kernel. */
 #include "device/cuda_lower.h"
 
 struct vd_cuda_step {
     vd_cuda_plan *plan; /* NULL: our own kernel */
     size_t workspace;
 };
+
+/* What NVIDIA documents. For wider heads plans are offered too, for which nobody answers. */
+enum { LIBRARY_WIDTH = 256 };
 
 static bool in_neighbouring_rows(const vd_attention *a) {
     return a->inner == 1 && a->token_stride == 1 && a->outer_stride == a->tokens;
@@ -14,7 +18,7 @@ static bool in_neighbouring_rows(const vd_attention *a) {
 static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_step *s, size_t *scratch,
                     vd_error *err) {
     const vd_attention *op = &generic->attention;
-    if (!in_neighbouring_rows(op))
+    if (!in_neighbouring_rows(op) || op->width > LIBRARY_WIDTH)
         return VD_OK;
     vd_cuda_sdpa_spec spec = {.batch = op->outer,
                               .heads = op->heads,

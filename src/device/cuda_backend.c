@@ -200,6 +200,9 @@ static void cuda_close(vd_backend *base) {
     vd_cuda_backend *b = of(base);
     vd_cuda_pool_close(b->pool);
     pthread_mutex_destroy(&b->lock);
+    for (int i = 0; b->capture && i < b->count; i++)
+        pthread_rwlock_destroy(&b->capture[i]);
+    free(b->capture);
     free(b->cache_folder);
     free(b);
 }
@@ -242,6 +245,10 @@ static vd_code open_backend(vd_cuda_backend *b, const vd_cuda_request *r, vd_err
     if (r->cache_folder && !(b->cache_folder = strdup(r->cache_folder)))
         return vd_fail_memory(err, "a folder's name", strlen(r->cache_folder));
     VD_TRY(count_gpus(b, err));
+    if (!(b->capture = calloc((size_t)b->count, sizeof *b->capture)))
+        return vd_fail_memory(err, "locks", (size_t)b->count * sizeof *b->capture);
+    for (int i = 0; i < b->count; i++)
+        pthread_rwlock_init(&b->capture[i], NULL);
     return vd_cuda_pool_open(&b->pool, err);
 }
 

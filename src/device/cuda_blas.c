@@ -118,20 +118,24 @@ static vd_code set_preference(cublasLtMatmulPreference_t p, const vd_cuda_math *
     return VD_OK;
 }
 
-/* The heuristics look at the bias' address for its alignment. */
+/* The library looks at the bias' address for its alignment, before there is one. */
+static vd_code set_bias_alignment(const struct vd_cuda_lt *lt, const vd_cuda_gemm_spec *s, vd_error *err) {
+    const void *bias = (const void *)(uintptr_t)run_alignment(s, 1, s->n, s->out);
+    return s->bias ? set_bias_pointer(lt->product, bias, err) : VD_OK;
+}
+
 static vd_code ask_heuristics(const vd_cuda_math *m, const vd_cuda_gemm_spec *s, const struct vd_cuda_lt *lt,
                               int limit, cublasLtMatmulHeuristicResult_t *results, int *count,
                               vd_error *err) {
     cublasLtMatmulPreference_t preference;
-    const void *bias = (const void *)(uintptr_t)run_alignment(s, 1, s->n, s->out);
     *count = 0;
-    VD_TRY(s->bias ? set_bias_pointer(lt->product, bias, err) : VD_OK);
+    VD_TRY(set_bias_alignment(lt, s, err));
     VD_TRY(check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate", err));
     vd_code status = set_preference(preference, m, s, err);
     if (status == VD_OK) {
         cublasStatus_t found = cublasLtMatmulAlgoGetHeuristic(m->lt, lt->product, lt->weights, lt->x, lt->y,
                                                               lt->y, preference, limit, results, count);
-        if (found != CUBLAS_STATUS_NOT_SUPPORTED)
+        if (found != CUBLAS_STATUS_NOT_SUPPORTED && found != CUBLAS_STATUS_INVALID_VALUE) /* of a size */
             status = check(found, "cublasLtMatmulAlgoGetHeuristic", err);
     }
     cublasLtMatmulPreferenceDestroy(preference);
@@ -253,6 +257,7 @@ vd_code vd_lt_restore(vd_cuda_plan *p, const char *text, size_t length, vd_error
     if (!parse_algo(text, length, &algo))
         return vd_fail(err, VD_ERR_DATA, "not an algorithm of cuBLASLt");
     VD_TRY(open_lt(p->math, &p->problem.gemm, &p->lt, err));
+    VD_TRY(set_bias_alignment(p->lt, &p->problem.gemm, err));
     VD_TRY(check(cublasLtMatmulAlgoCheck(p->math->lt, p->lt->product, p->lt->weights, p->lt->x, p->lt->y,
                                          p->lt->y, &algo, &result),
                  "cublasLtMatmulAlgoCheck", err));

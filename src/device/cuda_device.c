@@ -63,7 +63,9 @@ static vd_code cuda_allocate(vd_device *base, size_t bytes, void **memory, vd_er
     if (!b)
         return vd_fail_memory(err, "a block of device memory", sizeof *b);
     b->bytes = vd_align_up(bytes ? bytes : 1);
+    pthread_rwlock_rdlock(d->capture);
     vd_code code = allocate_zeros(d, b, err);
+    pthread_rwlock_unlock(d->capture);
     if (code != VD_OK) {
         if (b->memory)
             (void)cudaFree(b->memory);
@@ -85,8 +87,10 @@ static void cuda_release(vd_device *base, void *memory) {
     atomic_fetch_sub(&base->allocated, b->bytes);
     vd_error told;
     (void)vd_cuda_enter(d, &told);
+    pthread_rwlock_rdlock(d->capture);
     if (!is_lost(d))
         (void)cudaFree(memory);
+    pthread_rwlock_unlock(d->capture);
     free(b);
 }
 
@@ -127,6 +131,8 @@ static void cuda_close(vd_device *base) {
     vd_cuda_links_close(d);
     vd_cuda_weights_close(d->weights);
     vd_cuda_math_close(d->math);
+    if (d->recorder)
+        (void)cudaStreamDestroy(d->recorder);
     if (d->setup)
         (void)cudaStreamDestroy(d->setup);
     pthread_mutex_destroy(&d->lock);
@@ -161,6 +167,7 @@ static const vd_device_table cuda_device_table = {
 static vd_code open_parts(vd_cuda_device *d, vd_error *err) {
     VD_TRY(vd_cuda_enter(d, err));
     VD_TRY(VD_CUDA(d, cudaStreamCreateWithFlags(&d->setup, cudaStreamNonBlocking)));
+    VD_TRY(VD_CUDA(d, cudaStreamCreateWithFlags(&d->recorder, cudaStreamNonBlocking)));
     vd_cuda_math_request math = {.log = d->backend->log,
                                  .ordinal = d->ordinal,
                                  .cache_folder = d->backend->cache_folder,
@@ -179,6 +186,7 @@ vd_code vd_cuda_device_open(vd_cuda_backend *b, const vd_cuda_seat *seat, vd_dev
              seat->twin);
     d->backend = b;
     d->ordinal = seat->ordinal;
+    d->capture = &b->capture[seat->ordinal];
     d->place = seat->place;
     d->places = seat->places;
     pthread_mutex_init(&d->lock, NULL);

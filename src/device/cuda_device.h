@@ -12,6 +12,9 @@
  *             seconds in steps.
  *   graphs    a program is captured once per exec, in relaxed mode: drivers that CUDA 13 runs on load kernels
  *             during a capture, so nothing needs a run before it that would step what the program steps.
+ *   captures  a call that waits for a whole GPU (for memory, for kernels to be loaded) spoils what any thread is
+ *             capturing there. So captures hold the GPU's lock for writing, and such calls for reading; it is
+ *             taken last, and only for them.
  *   lost      a device that was given up and does not come to rest keeps what its pending work may touch
  *             until the process ends; nothing is freed there, for freeing would wait for it. */
 #ifndef VD_DEVICE_CUDA_DEVICE_H
@@ -32,7 +35,8 @@ typedef struct vd_cuda_backend {
     const vd_log *log;
     char *cache_folder; /* NULL: none */
     bool tf32;
-    int count; /* GPUs that there are */
+    int count;                 /* GPUs that there are */
+    pthread_rwlock_t *capture; /* [count] */
     vd_cuda_pool *pool;
     pthread_mutex_t lock; /* guards `devices` and `programs` */
     struct vd_cuda_device *devices;
@@ -44,12 +48,14 @@ typedef struct vd_cuda_device {
     vd_cuda_backend *backend;
     struct vd_cuda_device *next; /* in the backend's list of open ones */
     int ordinal;
-    int place, places;  /* among the devices that were opened together */
-    cudaStream_t setup; /* zeroing and tests; nothing of the loop */
+    int place, places;     /* among the devices that were opened together */
+    cudaStream_t setup;    /* zeroing and tests; nothing of the loop */
+    cudaStream_t recorder; /* for captures; longer there than `math`, whose handles remember it */
     vd_cuda_math *math;
     vd_cuda_weights *weights;
-    pthread_mutex_t lock; /* guards math, weights and its parts of programs */
-    vd_cuda_link *links;  /* tested ways to other devices; only changed while nothing runs */
+    pthread_mutex_t lock;      /* guards math, weights and its parts of programs */
+    pthread_rwlock_t *capture; /* of its GPU: for reading around what may wait for all of it */
+    vd_cuda_link *links;       /* tested ways to other devices; only changed while nothing runs */
     pthread_mutex_t block_lock;
     vd_cuda_block *blocks; /* allocated memory */
     _Atomic uint32_t abandoned, lost;

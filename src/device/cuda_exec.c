@@ -140,9 +140,8 @@ static vd_code load_part(part *t, vd_error *err) {
     return VD_OK;
 }
 
-/* The device's part, planned and loaded. Arenas have been sized for the device that the program was compiled
- * for; its equals need no more. */
-static vd_code ready_part(vd_cuda_compiled *c, vd_cuda_device *d, part **out, vd_error *err) {
+/* Arenas have been sized for the device that the program was compiled for; its equals need no more. */
+static vd_code plan_and_load(vd_cuda_compiled *c, vd_cuda_device *d, part **out, vd_error *err) {
     VD_TRY(ensure_part(c, d, out, err));
     if ((*out)->scratch > c->base.workspace_bytes)
         return vd_fail(
@@ -151,6 +150,14 @@ static vd_code ready_part(vd_cuda_compiled *c, vd_cuda_device *d, part **out, vd
             "kind",
             d->base.name, (*out)->scratch, c->base.program->name, c->base.workspace_bytes);
     return (*out)->loaded ? VD_OK : load_part(*out, err);
+}
+
+/* The device's part, planned and loaded. */
+static vd_code ready_part(vd_cuda_compiled *c, vd_cuda_device *d, part **out, vd_error *err) {
+    pthread_rwlock_rdlock(d->capture);
+    vd_code code = plan_and_load(c, d, out, err);
+    pthread_rwlock_unlock(d->capture);
+    return code;
 }
 
 vd_code vd_cuda_load(vd_device *base, vd_compiled *compiled, vd_error *err) {
@@ -179,11 +186,13 @@ static vd_cuda_compiled *find_compiled(vd_cuda_backend *b, const vd_program *p) 
 
 static void free_compiled(vd_cuda_compiled *c) {
     for (part *t = c->parts, *next; t; t = next) {
-        pthread_mutex_t *lock = &t->device->lock;
+        vd_cuda_device *d = t->device;
         next = t->next;
-        pthread_mutex_lock(lock);
+        pthread_mutex_lock(&d->lock);
+        pthread_rwlock_rdlock(d->capture);
         free_part(t);
-        pthread_mutex_unlock(lock);
+        pthread_rwlock_unlock(d->capture);
+        pthread_mutex_unlock(&d->lock);
     }
     free(c);
 }
@@ -203,8 +212,10 @@ void vd_cuda_compiled_close(vd_device *base, vd_compiled *compiled) {
 static vd_code plan_for(vd_cuda_compiled *c, vd_cuda_device *d, vd_error *err) {
     part *t;
     pthread_mutex_lock(&d->lock);
+    pthread_rwlock_rdlock(d->capture);
     vd_code code = ensure_part(c, d, &t, err);
     size_t scratch = code == VD_OK ? t->scratch : 0;
+    pthread_rwlock_unlock(d->capture);
     pthread_mutex_unlock(&d->lock);
     pthread_mutex_lock(&d->backend->lock);
     if (scratch > c->base.workspace_bytes)
@@ -249,6 +260,13 @@ static vd_code capture(const part *t, const vd_cuda_call *call, cudaGraph_t *out
     return code == VD_OK ? ended : code;
 }
 
+static vd_code capture_alone(const part *t, const vd_cuda_call *call, cudaGraph_t *out, vd_error *err) {
+    pthread_rwlock_wrlock(t->device->capture);
+    vd_code code = capture(t, call, out, err);
+    pthread_rwlock_unlock(t->device->capture);
+    return code;
+}
+
 static vd_code instantiate(vd_cuda_device *d, cudaGraph_t graph, cudaStream_t stream, vd_exec *x,
                            vd_error *err) {
     VD_TRY(VD_CUDA(d, cudaGraphInstantiate(&x->graph, graph, 0)));
@@ -259,14 +277,15 @@ static vd_code instantiate(vd_cuda_device *d, cudaGraph_t graph, cudaStream_t st
 static vd_code make_graph(const part *t, void *const *at, void *scratch, vd_exec *x, vd_error *err) {
     vd_cuda_device *d = t->device;
     cudaGraph_t graph = NULL;
-    vd_cuda_call call = {.at = at, .scratch = scratch, .program = t->program, .device = d->base.name};
-    VD_TRY(VD_CUDA(d, cudaStreamCreateWithFlags(&call.stream, cudaStreamNonBlocking)));
-    vd_code code = capture(t, &call, &graph, err);
+    vd_cuda_call call = {
+        .at = at, .scratch = scratch, .program = t->program, .stream = d->recorder, .device = d->base.name};
+    vd_code code = capture_alone(t, &call, &graph, err);
+    pthread_rwlock_rdlock(d->capture);
     if (code == VD_OK)
-        code = instantiate(d, graph, call.stream, x, err);
+        code = instantiate(d, graph, d->setup, x, err);
     if (graph)
         (void)cudaGraphDestroy(graph);
-    (void)cudaStreamDestroy(call.stream);
+    pthread_rwlock_unlock(d->capture);
     return code;
 }
 
@@ -309,7 +328,9 @@ vd_code vd_cuda_exec_open(vd_device *base, vd_compiled *compiled, void *arena, c
 void vd_cuda_exec_close(vd_device *d, vd_exec *x) {
     if (!x || atomic_load_explicit(&vd_cuda_of(d)->lost, memory_order_acquire))
         return;
+    pthread_rwlock_rdlock(vd_cuda_of(d)->capture);
     if (x->graph)
         (void)cudaGraphExecDestroy(x->graph);
+    pthread_rwlock_unlock(vd_cuda_of(d)->capture);
     free(x);
 }

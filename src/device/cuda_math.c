@@ -279,13 +279,22 @@ const char *vd_cuda_plan_name(const vd_cuda_plan *p) {
     return p->name;
 }
 
-vd_code vd_cuda_plan_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_operands *o,
-                         void *workspace, vd_error *err) {
-    if (!p->math->device)
-        return vd_fail(err, VD_ERR_INTERNAL, "a plan made without a device cannot run");
+static vd_code run_by_library(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_operands *o,
+                              void *workspace, vd_error *err) {
     if (p->up)
         return vd_gate_run(p, stream, o, workspace, err);
     return p->dnn ? vd_dnn_run(p, stream, o, workspace, err) : vd_lt_run(p, stream, o, workspace, err);
+}
+
+vd_code vd_cuda_plan_run(const vd_cuda_plan *p, cudaStream_t stream, const vd_cuda_operands *o,
+                         void *workspace, vd_error *err) {
+    char key[VD_CUDA_KEY_CAP];
+    if (!p->math->device)
+        return vd_fail(err, VD_ERR_INTERNAL, "a plan made without a device cannot run");
+    if (run_by_library(p, stream, o, workspace, err) == VD_OK)
+        return VD_OK;
+    vd_cuda_problem_key(&p->problem, key);
+    return vd_fail_in(err, "%s by %s", key, p->name);
 }
 
 vd_code vd_cuda_conv_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,

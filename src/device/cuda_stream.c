@@ -8,9 +8,10 @@
 #include <string.h>
 
 enum {
-    ERRANDS = 1024,        /* enqueued at a time */
-    PIECE_BYTES = 4 << 20, /* pinned, per stream */
-    POLL_NS = 1000 * 1000, /* how often a waiting host thread looks for what nobody tells it */
+    ERRANDS = 1024,             /* enqueued at a time */
+    PIECE_BYTES = 4 << 20,      /* pinned, per stream */
+    ROOM_POLL_NS = 1000 * 1000, /* how often a host thread that waits looks for what nobody tells it */
+    REST_POLL_NS = 30 * 1000,
 };
 
 static const double PATIENCE_S = 2; /* with a device that was given up */
@@ -115,7 +116,7 @@ static vd_code await_room(cuda_stream *s, vd_error *err) {
             return given_up(s, err);
         bool idle;
         VD_TRY(look(s, &idle, err));
-        vd_park(&s->run, run, POLL_NS);
+        vd_park(&s->run, run, ROOM_POLL_NS);
     }
 }
 
@@ -132,12 +133,20 @@ static vd_code send_errand(cuda_stream *s, errand e, vd_error *err) {
 /* ---- opening and closing ---- */
 
 static void free_stream(cuda_stream *s) {
+    pthread_rwlock_rdlock(s->device->capture);
     if (s->piece)
         (void)cudaFreeHost(s->piece);
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
+    pthread_rwlock_unlock(s->device->capture);
     pthread_mutex_destroy(&s->lock);
     free(s);
+}
+
+static vd_code make_stream(cuda_stream *s, vd_error *err) {
+    VD_TRY(vd_cuda_enter(s->device, err));
+    VD_TRY(VD_CUDA(s->device, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking)));
+    return VD_CUDA(s->device, cudaHostAlloc(&s->piece, PIECE_BYTES, cudaHostAllocDefault));
 }
 
 vd_code vd_cuda_stream_open(vd_device *d, const char *name, vd_stream **out, vd_error *err) {
@@ -148,11 +157,9 @@ vd_code vd_cuda_stream_open(vd_device *d, const char *name, vd_stream **out, vd_
     s->base.device = d;
     s->device = vd_cuda_of(d);
     pthread_mutex_init(&s->lock, NULL);
-    vd_code code = vd_cuda_enter(s->device, err);
-    if (code == VD_OK)
-        code = VD_CUDA(s->device, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
-    if (code == VD_OK)
-        code = VD_CUDA(s->device, cudaHostAlloc(&s->piece, PIECE_BYTES, cudaHostAllocDefault));
+    pthread_rwlock_rdlock(s->device->capture);
+    vd_code code = make_stream(s, err);
+    pthread_rwlock_unlock(s->device->capture);
     if (code == VD_OK)
         *out = &s->base;
     else
@@ -174,7 +181,7 @@ static vd_code settle(cuda_stream *s, double patience_s, vd_error *err) {
             if (vd_now() >= deadline)
                 return given_up(s, err);
         }
-        vd_park(&s->run, run, POLL_NS);
+        vd_park(&s->run, run, REST_POLL_NS);
     }
 }
 

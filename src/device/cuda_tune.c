@@ -8,6 +8,7 @@
 
 enum { BATCHES = 3, MAX_RUNS = 50 };
 static const double BATCH_SECONDS = 2e-3; /* launches of short kernels are timed together */
+static const double FAR_BEHIND = 3;       /* more than what a single run's time can be off by */
 
 /* One problem's operands on the device. */
 typedef struct bench {
@@ -16,6 +17,7 @@ typedef struct bench {
     cudaStream_t stream;
     char *memory; /* operands, y and workspace behind each other */
     vd_cuda_operands operands;
+    const void *z; /* as it was drawn, NULL: none; operands.z is y */
     void *workspace;
     void *pinned; /* on the host, large enough for any operand and y */
 } bench;
@@ -58,10 +60,11 @@ static size_t most_workspace(const vd_cuda_plans *plans) {
     return most;
 }
 
-/* z is y, as in the programs: a plan that reads a value after it has written it is found out. */
+/* What the plans see as z is y, as in the programs: a plan that reads a value after it has written it is found
+ * out. */
 static vd_code fill_bench(bench *b, const vd_cuda_plans *plans, vd_error *err) {
     size_t total = vd_align_up(b->data.y_bytes) + most_workspace(plans), largest = b->data.y_bytes, used = 0;
-    for (int i = 0; i < VD_CUDA_Z; i++) {
+    for (int i = 0; i < VD_CUDA_OPERANDS; i++) {
         total += vd_align_up(b->data.bytes[i]);
         largest = b->data.bytes[i] > largest ? b->data.bytes[i] : largest;
     }
@@ -71,15 +74,19 @@ static vd_code fill_bench(bench *b, const vd_cuda_plans *plans, vd_error *err) {
     VD_TRY(place_operand(b, VD_CUDA_X, &used, &b->operands.x, err));
     VD_TRY(place_operand(b, VD_CUDA_WEIGHTS, &used, &b->operands.weights, err));
     VD_TRY(place_operand(b, VD_CUDA_BIAS, &used, &b->operands.bias, err));
+    VD_TRY(place_operand(b, VD_CUDA_Z, &used, &b->z, err));
     b->operands.y = place(b, b->data.y_bytes, &used);
-    b->operands.z = b->data.bytes[VD_CUDA_Z] ? b->operands.y : NULL;
+    b->operands.z = b->z ? b->operands.y : NULL;
     b->workspace = b->memory + used;
     return VD_OK;
 }
 
-/* Results of closing calls say nothing new: what failed before has been reported. */
-static void close_bench(bench *b) {
+/* Results of closing calls say nothing new: what failed before has been reported. cuDNN's handle outlives the
+ * stream. */
+static void close_bench(bench *b, const vd_cuda_math *m) {
     vd_cuda_trial_data_close(&b->data);
+    if (m->dnn)
+        (void)cudnnSetStream(m->dnn, NULL);
     if (b->pinned)
         (void)cudaFreeHost(b->pinned);
     if (b->memory)
@@ -106,23 +113,33 @@ static vd_code time_runs(bench *b, const vd_cuda_plan *p, int runs, double *seco
     return VD_OK;
 }
 
+/* z, or NaN: a plan that writes nothing shall not pass for the one before it. */
+static vd_code prepare_result(bench *b, vd_error *err) {
+    if (b->z)
+        CHECK(b, cudaMemcpyAsync(b->operands.y, b->z, b->data.y_bytes, cudaMemcpyDeviceToDevice, b->stream));
+    else
+        CHECK(b, cudaMemsetAsync(b->operands.y, 0xff, b->data.y_bytes, b->stream));
+    return VD_OK;
+}
+
 /* The first run warms up and is the one that is checked. */
 static vd_code check_result(bench *b, const vd_cuda_plan *p, double *error, vd_error *err) {
     double seconds;
-    if (b->operands.z)
-        CHECK(b, cudaMemcpy(b->operands.y, b->data.operands[VD_CUDA_Z], b->data.y_bytes,
-                            cudaMemcpyHostToDevice));
+    VD_TRY(prepare_result(b, err));
     VD_TRY(time_runs(b, p, 1, &seconds, err));
     VD_TRY(copy(b, b->pinned, b->operands.y, b->data.y_bytes, cudaMemcpyDeviceToHost, err));
     *error = vd_cuda_trial_error(&b->data, b->pinned);
     return VD_OK;
 }
 
-static vd_code measure(bench *b, const vd_cuda_plan *p, double *seconds, vd_error *err) {
+/* `fastest`: of the plans before, 0 for none; one that is far behind it is timed once. */
+static vd_code measure(bench *b, const vd_cuda_plan *p, double fastest, double *seconds, vd_error *err) {
     double once, batch;
     VD_TRY(time_runs(b, p, 1, &once, err));
     int runs = once * MAX_RUNS > BATCH_SECONDS ? (int)(BATCH_SECONDS / once) + 1 : MAX_RUNS;
     *seconds = once;
+    if (fastest > 0 && once > FAR_BEHIND * fastest)
+        return VD_OK;
     for (int i = 0; i < BATCHES; i++) {
         VD_TRY(time_runs(b, p, runs, &batch, err));
         *seconds = batch / runs < *seconds ? batch / runs : *seconds;
@@ -131,12 +148,12 @@ static vd_code measure(bench *b, const vd_cuda_plan *p, double *seconds, vd_erro
 }
 
 /* A plan that cannot run is passed over, unless it took the device with it. */
-static vd_code try_plan(bench *b, const vd_cuda_plan *p, double tolerance, vd_cuda_trial *trial,
-                        vd_error *err) {
+static vd_code try_plan(bench *b, const vd_cuda_plan *p, double tolerance, double fastest,
+                        vd_cuda_trial *trial, vd_error *err) {
     vd_code status = check_result(b, p, &trial->error, err);
     trial->right = status == VD_OK && trial->error <= tolerance;
     if (trial->right)
-        status = measure(b, p, &trial->seconds, err);
+        status = measure(b, p, fastest, &trial->seconds, err);
     trial->plan = vd_cuda_plan_name(p);
     if (status == VD_ERR_TRY_AGAIN)
         return status;
@@ -152,7 +169,7 @@ static vd_code try_plans(bench *b, vd_cuda_math *m, const vd_cuda_plans *plans, 
     vd_cuda_problem_key(b->data.problem, key);
     for (int i = 0; i < plans->count; i++) {
         vd_cuda_trial trial = {.problem = key};
-        VD_TRY(try_plan(b, plans->items[i], tolerance, &trial, err));
+        VD_TRY(try_plan(b, plans->items[i], tolerance, fastest, &trial, err));
         if (trial.right && (!*best || trial.seconds < fastest)) {
             *best = plans->items[i];
             fastest = trial.seconds;
@@ -172,7 +189,7 @@ vd_code vd_cuda_try(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_cu
         status = fill_bench(&b, plans, err);
     if (status == VD_OK)
         status = try_plans(&b, m, plans, best, err);
-    close_bench(&b);
+    close_bench(&b, m);
     return status;
 }
 

@@ -3,7 +3,7 @@
  * a forgotten wait is a data race. Fresh device memory is full of NaN. What the real runtime would refuse or
  * silently make slow is refused: asynchronous copies of memory that is not pinned, copies past the end of an
  * allocation or to another device's, kernels launched while another device is current, events recorded on a
- * foreign stream, a graph launched while it runs. */
+ * foreign stream, a graph launched while it runs, a capture while some thread waits for the whole GPU. */
 #ifndef VD_TESTS_CUDA_FAKE_H
 #define VD_TESTS_CUDA_FAKE_H
 

@@ -92,6 +92,7 @@ struct machine {
     std::map<const char *, block> blocks; /* by address */
     std::map<std::string, failure> failures;
     std::map<std::string, int> calls;
+    std::map<CUgraph_st *, int> captures; /* open ones, and their devices */
     int open = 0;
     std::mutex lock;
 
@@ -165,6 +166,7 @@ int owner(const void *memory, size_t bytes) {
 
 struct CUgraph_st {
     std::vector<task> nodes;
+    std::atomic<bool> spoilt{false}; /* a call has waited for the whole GPU meanwhile */
 };
 
 struct CUgraphExec_st {
@@ -257,6 +259,18 @@ void shim_enqueue(cudaStream_t stream, task work) {
         refuse("a kernel was launched while another device is current");
     enqueue(stream, std::move(work));
 }
+
+namespace {
+
+/* A call that waits for a whole GPU, from any thread. */
+void wait_for_all_of(int device) {
+    std::lock_guard<std::mutex> hold(m.lock);
+    for (auto &c : m.captures)
+        if (c.second == device)
+            c.first->spoilt = true;
+}
+
+} // namespace
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags) {
     BEGIN(current);
@@ -410,21 +424,25 @@ cudaError_t release(void *memory, bool pinned) {
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
     BEGIN(current);
+    wait_for_all_of(current);
     return allocate(out, bytes, current);
 }
 
 cudaError_t cudaFree(void *memory) {
     BEGIN(-1);
+    wait_for_all_of(current);
     return release(memory, false);
 }
 
 cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) {
     BEGIN(current);
+    wait_for_all_of(current);
     return allocate(out, bytes, -1);
 }
 
 cudaError_t cudaFreeHost(void *memory) {
     BEGIN(-1);
+    wait_for_all_of(current);
     return release(memory, true);
 }
 
@@ -464,10 +482,18 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
     BEGIN(current);
+    wait_for_all_of(current);
     if ((kind != cudaMemcpyDeviceToHost && owner(to, bytes) < 0) ||
         (kind != cudaMemcpyHostToDevice && owner(from, bytes) < 0))
         return give(cudaErrorInvalidValue);
     memmove(to, from, bytes);
+    return cudaSuccess;
+}
+
+/* What the other copies without a stream leave behind is there already. */
+cudaError_t cudaDeviceSynchronize() {
+    BEGIN(current);
+    wait_for_all_of(current);
     return cudaSuccess;
 }
 
@@ -511,14 +537,22 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
     if (s->capture)
         return give(cudaErrorIllegalState);
     s->capture.reset(new CUgraph_st);
+    std::lock_guard<std::mutex> hold(m.lock);
+    m.captures[s->capture.get()] = s->device;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out) {
     std::unique_ptr<CUgraph_st> graph = std::move(s->capture);
+    {
+        std::lock_guard<std::mutex> hold(m.lock);
+        m.captures.erase(graph.get());
+    }
     BEGIN(s->device);
     if (!graph)
         return give(cudaErrorIllegalState);
+    if (graph->spoilt)
+        return give(cudaErrorStreamCaptureInvalidated);
     *out = graph.release();
     count_open(1);
     return cudaSuccess;

@@ -6,13 +6,14 @@ bool test_memory_ready(void) {
     return have_gpu();
 }
 
+/* Host memory that the GPU reaches at the same address: managed memory is not to be had everywhere. */
 void *test_memory_take(size_t bytes) {
     void *memory = NULL;
-    return cudaMallocManaged(&memory, bytes, cudaMemAttachGlobal) == cudaSuccess ? memory : NULL;
+    return cudaHostAlloc(&memory, bytes, cudaHostAllocMapped) == cudaSuccess ? memory : NULL;
 }
 
 void test_memory_give(void *memory) {
-    if (cudaFree(memory) != cudaSuccess)
+    if (cudaFreeHost(memory) != cudaSuccess)
         puts("a tensor could not be freed");
 }
 

@@ -110,6 +110,7 @@ static inline vd_code op_try(op_env *env, op_case *t, vd_error *why) {
     op_must(vd_cuda_weights_settle(b->weights, err));
     op_place(t, at);
     void *memory = op_upload(NULL, scratch);
+    op_cuda(cudaDeviceSynchronize()); /* what fills memory without a stream may be late */
     vd_cuda_call call = {at, memory, b->stream, &t->program, "cuda:0"};
     vd_code code = entry->run(&t->op, step, &call, why);
     op_cuda(cudaStreamSynchronize(b->stream));
