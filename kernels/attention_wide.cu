@@ -30,7 +30,7 @@ template <class T> struct wide_task {
     wide_memory<T> *memory;
     int64_t tokens, first; /* query */
     int chunks;
-    int64_t pieces; /* tiles of k and v, in the order of their use */
+    int pieces; /* tiles of k and v, in the order of their use */
 };
 
 /* Where a thread works: its warp's queries and half, its place in fragments. */
@@ -52,8 +52,9 @@ __device__ __forceinline__ int cell(int row, int u) {
 /* Starts to copy 64 tokens by 64 channels from channel c on; zeros after the last token. */
 template <class T>
 __device__ __forceinline__ void stage_tile(const wide_task<T> &k, const T *x, int64_t token, int c, T *to) {
-    for (int i = threadIdx.x; i < tile_cells / unit; i += wide_threads) {
-        int row = i / 8, u = i % 8;
+#pragma unroll
+    for (int n = 0; n < tile_cells / unit / wide_threads; n++) {
+        int i = threadIdx.x + n * wide_threads, row = i / 8, u = i % 8;
         bool inside = token + row < k.tokens;
         const T *from = x + (inside ? token + row : 0) * k.h.pitch + c + u * unit;
         copy_async(to + cell(row, u), from, inside);
@@ -61,22 +62,21 @@ __device__ __forceinline__ void stage_tile(const wide_task<T> &k, const T *x, in
 }
 
 /* Piece i: of each 64 keys first k chunk by chunk, then v. One group of copies, empty after the last. */
-template <class T> __device__ __forceinline__ void stage_piece(const wide_task<T> &k, int64_t i) {
+template <class T> __device__ __forceinline__ void stage_piece(const wide_task<T> &k, int i) {
     if (i < k.pieces) {
-        quotient tile = divide(i, 2 * k.chunks);
-        int chunk = (int)tile.rest % k.chunks;
-        const T *x = tile.rest < k.chunks ? k.h.k : k.h.v;
-        stage_tile(k, x, tile.whole * tile_rows, chunk * tile_columns, k.memory->ring[i % ring_tiles]);
+        int run = (unsigned)i / (unsigned)k.chunks, chunk = i - run * k.chunks; /* runs: k, v, k, v ... */
+        stage_tile(k, run % 2 ? k.h.v : k.h.k, (int64_t)(run / 2) * tile_rows, chunk * tile_columns,
+                   k.memory->ring[(unsigned)i % ring_tiles]);
     }
     commit_copies();
 }
 
 /* Piece i once it has arrived; then the one before is free to be overwritten. */
-template <class T> __device__ __forceinline__ const T *take_piece(const wide_task<T> &k, int64_t i) {
+template <class T> __device__ __forceinline__ const T *take_piece(const wide_task<T> &k, int i) {
     wait_for_copies<1>();
     __syncthreads();
     stage_piece(k, i + 2);
-    return k.memory->ring[i % ring_tiles];
+    return k.memory->ring[(unsigned)i % ring_tiles];
 }
 
 /* s += q k^T over one chunk, 16 queries by 32 keys. */
@@ -126,6 +126,14 @@ struct wide_running {
     float top[2], sum[2];
 };
 
+/* Of one of this warp's rows and half; four threads have the same. */
+template <class T>
+__device__ __forceinline__ void leave_row_value(const wide_task<T> &k, const wide_lane &at, int i,
+                                                float value) {
+    if (at.pair == 0)
+        k.memory->row_values[at.half][at.rows + at.row + 8 * i] = value;
+}
+
 /* Scores to weights in shared memory, in powers of two; corrections are for what was summed before. */
 template <class T>
 __device__ __forceinline__ void weigh_tile(const wide_task<T> &k, const wide_lane &at, int64_t key,
@@ -140,7 +148,7 @@ __device__ __forceinline__ void weigh_tile(const wide_task<T> &k, const wide_lan
             top[i / 2] = fmaxf(top[i / 2], s[n][i]);
         }
     for (int i = 0; i < 2; i++)
-        k.memory->row_values[at.half][at.rows + at.row + 8 * i] = quad_max(top[i]);
+        leave_row_value(k, at, i, quad_max(top[i]));
     __syncthreads();
     for (int i = 0; i < 2; i++) {
         int row = at.rows + at.row + 8 * i;
@@ -164,7 +172,7 @@ __device__ __forceinline__ void join_halves(const wide_task<T> &k, const wide_la
                                             float (&inverse)[2]) {
     __syncthreads();
     for (int i = 0; i < 2; i++)
-        k.memory->row_values[at.half][at.rows + at.row + 8 * i] = quad_sum(r.sum[i]);
+        leave_row_value(k, at, i, quad_sum(r.sum[i]));
     __syncthreads();
     for (int i = 0; i < 2; i++) {
         int row = at.rows + at.row + 8 * i;
@@ -194,7 +202,7 @@ template <class T> __device__ __forceinline__ void attend_wide(const wide_task<T
     wide_lane at = lane_of_thread();
     float y[most_chunks][4][4] = {}, correction[2], inverse[2];
     wide_running r = {{-INFINITY, -INFINITY}, {0, 0}};
-    int64_t piece = 0;
+    int piece = 0;
     for (int c = 0; c < k.chunks; c++)
         stage_tile(k, k.h.q, k.first, c * tile_columns, k.memory->q[c]);
     stage_piece(k, 0);
@@ -232,7 +240,7 @@ template <class T> __global__ void __launch_bounds__(wide_threads) attention_wid
                           a.tokens,
                           tile.rest * tile_rows,
                           chunks,
-                          tiles * 2 * chunks};
+                          (int)(tiles * 2 * chunks)};
         attend_wide(k, a.scale * log2_e);
         __syncthreads();
     }

@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(block_size) join_sums(vdk_group_norm a, geomet
     double sum = 0, squares = 0;
     for (int64_t tile = from / g.tile; tile <= (to - 1) / g.tile; tile++) {
         int64_t channels = min(to, (tile + 1) * g.tile) - max(from, tile * g.tile);
-#pragma unroll 1
+#pragma unroll 4
         for (int64_t chunk = threadIdx.x % warp_size; chunk < g.chunks; chunk += warp_size) {
             partial p = w.partials[(at.whole * g.chunks + chunk) * (a.groups + g.tiles) + at.rest + tile];
             double shift = p.shift,
