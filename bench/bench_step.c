@@ -47,8 +47,8 @@ static double cpu_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Normal values, so that no arithmetic meets zeros only; decreasing sigmas; the step counter starts at
- * 0. */
+/* Normal values, so that no arithmetic meets zeros only; decreasing sigmas; the step counter starts at 0. So
+ * does the network's input in 16 bits, until the step that warms up leaves the next one's there. */
 static void fill(const vd_value_info *v, void *memory) {
     size_t count = (size_t)vd_shape_count(v->shape);
     vd_rng rng;

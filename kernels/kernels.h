@@ -133,14 +133,18 @@ typedef struct vdk_unet_input {
 } vdk_unet_input;
 cudaError_t vdk_run_unet_input(const vdk_unet_input *a, cudaStream_t stream);
 
+/* Guidance, Euler step and the network's input of the step that follows, in one pass. */
 typedef struct vdk_euler_step {
     const float *v;        /* [halves * frames, pixels, c] */
     const float *guidance; /* [frames] */
     const float *sigmas;   /* [steps + 1] */
+    const float *image;    /* [pixels, c]; not read without `next` */
     int32_t *step;         /* incremented once everything has read it */
     float *latents;        /* [frames, pixels, c], updated */
+    void *next;            /* as y of vdk_unet_input; NULL: not wanted */
     int64_t frames, pixels, c;
     int halves;
+    vd_dtype dtype; /* of `next` */
 } vdk_euler_step;
 cudaError_t vdk_run_euler_step(const vdk_euler_step *a, cudaStream_t stream);
 

@@ -4,42 +4,69 @@
 
 namespace vdk {
 
-template <class T, int N> __global__ void __launch_bounds__(block_size) unet_input(vdk_unet_input a) {
-    float sigma = a.sigmas[*a.step];
-    float divisor = __fsqrt_rn(__fadd_rn(__fmul_rn(sigma, sigma), 1.0f));
-    int64_t half = a.frames * a.pixels;
-    for_cells<N>(a.halves * half, 2 * a.c, [&](int64_t row, int64_t j) {
-        bool conditional = a.halves == 1 || row >= half;
-        int64_t from = row < half ? row : row - half;
-        const float *latents = a.latents + from * a.c, *image = a.image + divide(from, a.pixels).rest * a.c;
-        float y[N];
-        for (int i = 0; i < N; i++) {
-            int64_t channel = j + i;
-            if (channel < a.c)
-                y[i] = __fdiv_rn(latents[channel], divisor);
-            else
-                y[i] = conditional ? image[channel - a.c] : 0.0f;
+__device__ __forceinline__ float square_plus_one(float sigma) {
+    return __fadd_rn(__fmul_rn(sigma, sigma), 1.0f);
+}
+
+/* Channels j .. j + N - 1 of a row of the network's input, in each half of the batch: the latents `x` scaled,
+ * and the image or zeros beside them. N is c, which makes the row one vector, or 1. */
+template <class T, int N>
+__device__ __forceinline__ void write_input(const vdk_unet_input &a, int64_t row, int64_t pixel, int64_t j,
+                                            const float (&x)[N], float divisor) {
+    float image[N], y[2 * N];
+    load(a.image + pixel * a.c + j, image);
+    for (int i = 0; i < N; i++)
+        y[i] = __fdiv_rn(x[i], divisor);
+#pragma unroll 1
+    for (int half = 0; half < a.halves; half++) {
+        T *to = static_cast<T *>(a.y) + (half * a.frames * a.pixels + row) * 2 * a.c + j;
+        for (int i = 0; i < N; i++)
+            y[N + i] = half == a.halves - 1 ? image[i] : 0.0f;
+        if constexpr (N > 1) {
+            store(to, y);
+        } else {
+            store<1>(to, {y[0]});
+            store<1>(to + a.c, {y[1]});
         }
-        store<N>(static_cast<T *>(a.y) + row * 2 * a.c + j, y);
+    }
+}
+
+template <class T, int N> __global__ void __launch_bounds__(block_size) unet_input(vdk_unet_input a) {
+    float divisor = __fsqrt_rn(square_plus_one(a.sigmas[*a.step]));
+    for_cells<N>(a.frames * a.pixels, a.c, [&](int64_t row, int64_t j) {
+        float x[N];
+        load(a.latents + row * a.c + j, x);
+        write_input<T>(a, row, divide(row, a.pixels).rest, j, x, divisor);
     });
 }
 
-__global__ void __launch_bounds__(block_size) euler_step(vdk_euler_step a) {
-    const float *sigma = a.sigmas + *a.step;
-    float q = __fadd_rn(__fmul_rn(sigma[0], sigma[0]), 1.0f);
-    float c = __fdiv_rn(-sigma[0], __fsqrt_rn(q)), change = __fadd_rn(sigma[1], -sigma[0]);
-    int64_t frame = a.pixels * a.c, all = a.frames * frame;
-#pragma unroll 1
-    for (int64_t i = grid_thread(); i < all; i += grid_threads()) {
-        float v = a.v[i], x = a.latents[i];
+template <class T, int N> __global__ void __launch_bounds__(block_size) euler_step(vdk_euler_step a) {
+    float sigma = a.sigmas[*a.step], following = a.sigmas[*a.step + 1];
+    float q = square_plus_one(sigma), divisor = __fsqrt_rn(square_plus_one(following));
+    float c = __fdiv_rn(-sigma, __fsqrt_rn(q)), change = __fadd_rn(following, -sigma);
+    const vdk_unet_input next = {a.latents, a.image,  a.sigmas, a.step,   a.next,
+                                 a.frames,  a.pixels, a.c,      a.halves, a.dtype};
+    int64_t rows = a.frames * a.pixels;
+    for_cells<N>(rows, a.c, [&](int64_t row, int64_t j) {
+        quotient at = divide(row, a.pixels); /* frame and pixel */
+        float *latents = a.latents + row * a.c + j;
+        float x[N], v[N], with[N];
+        load(latents, x);
+        load(a.v + row * a.c + j, v);
         if (a.halves == 2) {
-            float difference = __fadd_rn(a.v[all + i], -v);
-            v = __fadd_rn(v, __fmul_rn(a.guidance[divide(i, frame).whole], difference));
+            load(a.v + (rows + row) * a.c + j, with);
+            for (int i = 0; i < N; i++)
+                v[i] = __fadd_rn(v[i], __fmul_rn(a.guidance[at.whole], __fadd_rn(with[i], -v[i])));
         }
-        float x0 = __fadd_rn(__fmul_rn(v, c), __fdiv_rn(x, q));
-        float d = __fdiv_rn(__fadd_rn(x, -x0), sigma[0]);
-        a.latents[i] = __fadd_rn(x, __fmul_rn(d, change));
-    }
+        for (int i = 0; i < N; i++) {
+            float x0 = __fadd_rn(__fmul_rn(v[i], c), __fdiv_rn(x[i], q));
+            float d = __fdiv_rn(__fadd_rn(x[i], -x0), sigma);
+            x[i] = __fadd_rn(x[i], __fmul_rn(d, change));
+        }
+        store(latents, x);
+        if (a.next)
+            write_input<T>(next, row, at.rest, j, x, divisor);
+    });
 }
 
 __global__ void increment(int32_t *step) {
@@ -75,20 +102,25 @@ __global__ void __launch_bounds__(block_size)
 
 using namespace vdk;
 
-cudaError_t vdk_run_unet_input(const vdk_unet_input *a, cudaStream_t stream) {
+/* f(T(), N, blocks) for a thread per N channels of the latents: a whole row where it is a vector, else 1. */
+template <class A, class F> cudaError_t for_latents(const A *a, F f) {
     return for_type(a->dtype, [&](auto type) {
-        using T = decltype(type);
-        return for_width<lanes<T>>(2 * a->c % lanes<T> == 0, [&](auto width) {
-            constexpr int N = decltype(width)::value;
-            int64_t cells = a->halves * a->frames * a->pixels * (2 * a->c / N);
-            return launch(unet_input<T, N>, blocks_for(cells, block_size), block_size, 0, stream, *a);
+        return for_width<lanes<float>>(a->c == lanes<float>, [&](auto width) {
+            return f(type, width, blocks_for(a->frames * a->pixels * (a->c / width), block_size));
         });
     });
 }
 
+cudaError_t vdk_run_unet_input(const vdk_unet_input *a, cudaStream_t stream) {
+    return for_latents(a, [&](auto type, auto width, int64_t blocks) {
+        return launch(unet_input<decltype(type), width>, blocks, block_size, 0, stream, *a);
+    });
+}
+
 cudaError_t vdk_run_euler_step(const vdk_euler_step *a, cudaStream_t stream) {
-    int64_t count = a->frames * a->pixels * a->c;
-    cudaError_t result = launch(euler_step, blocks_for(count, block_size), block_size, 0, stream, *a);
+    cudaError_t result = for_latents(a, [&](auto type, auto width, int64_t blocks) {
+        return launch(euler_step<decltype(type), width>, blocks, block_size, 0, stream, *a);
+    });
     return result == cudaSuccess ? launch(increment, 1, warp_size, 0, stream, a->step) : result;
 }
 

@@ -31,12 +31,15 @@ static vd_code euler_run(const vd_op *generic, const vd_cuda_step *s, const vd_c
     vdk_euler_step e = {.v = vd_cuda_value(call, op->v),
                         .guidance = vd_cuda_value(call, op->guidance),
                         .sigmas = vd_cuda_value(call, op->sigmas),
+                        .image = vd_cuda_value(call, op->image),
                         .step = vd_cuda_value(call, op->step),
                         .latents = vd_cuda_value(call, op->latents),
+                        .next = vd_cuda_value(call, op->next),
                         .frames = latents.n,
                         .pixels = latents.h * latents.w,
                         .c = latents.c,
-                        .halves = (int)(v.n / latents.n)};
+                        .halves = (int)(v.n / latents.n),
+                        .dtype = call->program->dtype};
     return vd_cuda_ran(call, vdk_run_euler_step(&e, call->stream), "Euler step", err);
 }
 

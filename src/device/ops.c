@@ -68,6 +68,9 @@ static void euler_step_operands(operand_list *l, const vd_euler_step *o) {
     reads(l, o->sigmas);
     touch(l, o->step, true, true);
     touch(l, o->latents, true, true);
+    if (o->next != VD_NONE)
+        reads(l, o->image);
+    writes(l, o->next);
 }
 
 static void one_to_one(operand_list *l, vd_value src, vd_value dst) {

@@ -135,7 +135,8 @@ typedef struct vd_unet_input {
     vd_value dst;     /* [G*F,h,w,2c] T; G = 2: unconditional frames first; G = 1: conditional only */
 } vd_unet_input;
 
-/* Guidance per frame, v-prediction Euler step in place, ++*step (1.4, 8). Bit-exact in fp32, no fused
+/* Guidance per frame, v-prediction Euler step in place, ++*step (1.4, 8); then the network's input of the new
+ * step, as vd_unet_input makes it, with the last sigma after the last step. Bit-exact in fp32, no fused
  * operations. */
 typedef struct vd_euler_step {
     vd_value v;        /* [G*F,h,w,c] f32 */
@@ -143,6 +144,8 @@ typedef struct vd_euler_step {
     vd_value sigmas;   /* [1,1,1,steps+1] f32 */
     vd_value step;     /* [1,1,1,1] i32, read and incremented */
     vd_value latents;  /* [F,h,w,c] f32, updated */
+    vd_value image;    /* [1,h,w,c] f32; ignored without `next` */
+    vd_value next;     /* [G*F,h,w,2c] T; VD_NONE: not wanted */
 } vd_euler_step;
 
 /* dst = scale * src, converted. */

@@ -222,7 +222,11 @@ static vd_code check_euler_step(const checker *c, const vd_euler_step *o) {
     VD_TRY(is_type(c, "latents", o->latents, VD_F32));
     VD_TRY(is_value(c, "guidance", o->guidance, VD_F32, vd_vector_shape(s.n)));
     v.n = vd_program_shape(c->p, o->v).n == 2 * s.n ? 2 * s.n : s.n;
-    return is_value(c, "v", o->v, VD_F32, v);
+    VD_TRY(is_value(c, "v", o->v, VD_F32, v));
+    if (o->next == VD_NONE)
+        return VD_OK;
+    VD_TRY(is_value(c, "image", o->image, VD_F32, (vd_shape){1, s.h, s.w, s.c}));
+    return is_value(c, "next", o->next, c->p->dtype, (vd_shape){v.n, s.h, s.w, 2 * s.c});
 }
 
 static bool is_float(vd_dtype t) {

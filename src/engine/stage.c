@@ -327,20 +327,24 @@ static vd_code encode(vd_stage *s, vd_trip *trip, vd_error *err) {
     return launch(s, VD_ROLE_VAE_ENCODER, trip, err);
 }
 
-static vd_code dump_step(vd_stage *s, vd_trip *trip, int step, vd_error *err) {
+/* An external of the step program that is no field of the state. */
+static vd_code dump_value(vd_stage *s, vd_trip *trip, const char *name, void *to, vd_error *err) {
+    const vd_program *p = s->run->programs[VD_ROLE_STEP];
+    const vd_value_info *v = &p->values[vd_program_find(p, name)];
+    size_t bytes = (size_t)vd_shape_count(v->shape) * vd_dtype_bytes(v->dtype);
+    return copy(s, VD_TO_HOST, to, vd_board_find(&s->board, name), bytes, trip, err);
+}
+
+/* Before the step, which leaves the next one's there. */
+static vd_code dump_input(vd_stage *s, vd_trip *trip, int step, vd_error *err) {
+    int io = vd_dump_io_slot(s->run, step);
+    return io < 0 ? VD_OK : dump_value(s, trip, "unet_in", trip->dump->unet_in[io], err);
+}
+
+static vd_code dump_output(vd_stage *s, vd_trip *trip, int step, vd_error *err) {
     int io = vd_dump_io_slot(s->run, step);
     VD_TRY(dump_field(s, trip, VD_FIELD_LATENTS, trip->dump->latents[step], err));
-    if (io < 0)
-        return VD_OK;
-    const char *names[] = {"unet_in", "unet_out"};
-    void *to[] = {trip->dump->unet_in[io], trip->dump->unet_out[io]};
-    for (int i = 0; i < 2; i++) {
-        const vd_program *p = s->run->programs[VD_ROLE_STEP];
-        const vd_value_info *v = &p->values[vd_program_find(p, names[i])];
-        size_t bytes = (size_t)vd_shape_count(v->shape) * vd_dtype_bytes(v->dtype);
-        VD_TRY(copy(s, VD_TO_HOST, to[i], vd_board_find(&s->board, names[i]), bytes, trip, err));
-    }
-    return VD_OK;
+    return io < 0 ? VD_OK : dump_value(s, trip, "unet_out", trip->dump->unet_out[io], err);
 }
 
 static vd_code run_steps(vd_stage *s, const vd_task *task, vd_trip *trip, vd_error *err) {
@@ -350,9 +354,11 @@ static vd_code run_steps(vd_stage *s, const vd_task *task, vd_trip *trip, vd_err
         VD_TRY(dump_field(s, trip, VD_FIELD_IMAGE, trip->dump->image, err));
     }
     for (int step = task->first; step <= task->last; step++) {
+        if (trip->dump)
+            VD_TRY(dump_input(s, trip, step, err));
         VD_TRY(launch(s, VD_ROLE_STEP, trip, err));
         if (trip->dump)
-            VD_TRY(dump_step(s, trip, step, err));
+            VD_TRY(dump_output(s, trip, step, err));
         VD_TRY(CALL(s, notify, s->compute, step_done, s, err));
     }
     return VD_OK;

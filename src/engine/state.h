@@ -1,6 +1,6 @@
 /* A sample's state: everything that moves with it from device to device, in one block, so that a hand-off
  * is one copy. The fields are the externals of the condition and step programs that belong to the sample
- * (model/networks.h). */
+ * (model/networks.h); what the former makes for the latter, it makes anew on each device. */
 #ifndef VD_ENGINE_STATE_H
 #define VD_ENGINE_STATE_H
 

@@ -1,5 +1,5 @@
-/* What the UNet needs besides its pixels, computed once per sample: everything that depends on the step
- * alone, on the frame alone, or on the embedded image alone (7.2, 7.11). */
+/* What the UNet needs before the first of consecutive steps of a sample: everything that depends on the step
+ * alone, on the frame alone, or on the embedded image alone (7.2, 7.11), and that step's pixels. */
 #include "model/model.h"
 
 #include <stdlib.h>
@@ -144,5 +144,6 @@ vd_code vd_build_condition(vd_model *m, vd_dtype dtype, vd_video_shape shape, vd
         place_frames(&s, b, positions);
         attend_all(&s, b, embeds, context);
     }
+    vd_program_unet_input(p, vd_step_externals(m, shape, p));
     return vd_net_finish(&s.net, out, err);
 }

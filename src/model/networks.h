@@ -32,25 +32,24 @@ vd_code vd_build_clip(vd_model *m, vd_dtype dtype, vd_program **out, vd_error *e
 vd_code vd_build_vae_encoder(vd_model *m, vd_dtype dtype, int height, int width, vd_program **out,
                              vd_error *err);
 
-/* What of a sample is the same in all steps, and what of a step is the same for all pixels (7.2, 7.11).
- * Run once per sample and device.
- *   in   "embeds" [1,1,1,D], "time_ids" [1,1,1,3], "timesteps" [1,1,1,n]
+/* What of a sample is the same in all steps, what of a step is the same for all pixels (7.2, 7.11), and the
+ * input of the step that comes next. Run on a device before the first of consecutive steps of a sample there.
+ *   in   "embeds" [1,1,1,D], "time_ids" [1,1,1,3], "timesteps" [1,1,1,n], "image" [1,h,w,C], "sigmas"
+ *        [1,1,1,n+1], "latents" [F,h,w,C], "step" [1,1,1,1] i32
  *   out  "step_bias" [1,1,n,P]  per step: every resnet's conv1 bias + time projection, side by side
  *        "context" [1,1,1,Q]    per transformer block and batch half: to_out bias of self- and
- *        cross-attention + one-key
- *                               cross-attention
- *        "positions" [1,1,1,R]  per transformer: frame embeddings e_f [F, c] */
+ *                               cross-attention + one-key cross-attention
+ *        "positions" [1,1,1,R]  per transformer: frame embeddings e_f [F, c]
+ *        "unet_in" [G*F,h,w,2C] of type T: the network's input */
 vd_code vd_build_condition(vd_model *m, vd_dtype dtype, vd_video_shape shape, vd_program **out,
                            vd_error *err);
 
-/* One denoising step: input scaling, UNet on both halves, guidance, Euler (1.2 step 14). Nothing in it
- * varies from step to step but memory.
- *   in   "step_bias", "context", "positions" (above), "image" [1,h,w,C], "sigmas" [1,1,1,n+1], "guidance"
- *        [1,1,1,F]
- *   in/out "latents" [F,h,w,C], "step" [1,1,1,1] i32
- *   also "unet_in" [G*F,h,w,2C] of type T and "unet_out" [G*F,h,w,C] fp32: externals when `keep_io`, else
- *   inside. */
-vd_code vd_build_step(vd_model *m, vd_dtype dtype, vd_video_shape shape, bool keep_io, vd_program **out,
+/* One denoising step: UNet on both halves, guidance, Euler, input scaling of the next step (1.2 step 14).
+ * Nothing in it varies from step to step but memory.
+ *   in   "step_bias", "context", "positions", "image", "sigmas" (above), "guidance" [1,1,1,F]
+ *   in/out "unet_in", "latents", "step" (above): on return those of the next step
+ *   also "unet_out" [G*F,h,w,C] fp32: an external when `keep_out`, else inside. */
+vd_code vd_build_step(vd_model *m, vd_dtype dtype, vd_video_shape shape, bool keep_out, vd_program **out,
                       vd_error *err);
 
 /* "decoder_latents" [n,h,w,C] (unscaled) -> "decoder_frames" u8 [n,H,W,3]; "nonfinite" [1,1,1,1] i32 is

@@ -1,4 +1,4 @@
-/* One denoising step: the UNet between input scaling and the Euler update (1.2 step 14, section 7). */
+/* One denoising step: the UNet, the Euler update, and the input of the next step (1.2 step 14, section 7). */
 #include "model/model.h"
 
 static const float transformer_eps = 1e-6f, layer_norm_eps = 1e-5f, out_eps = 1e-5f; /* 7.9 */
@@ -122,15 +122,24 @@ static void forward(unet *u, const vd_model *m, vd_value x, vd_value v) {
     vd_net_head(&u->net, (vd_name){""}, x, c->out_channels, out_eps, v);
 }
 
-/* Memory that others see when they want to, else a temporary. */
-static vd_value visible(vd_program *p, bool external, const char *name, vd_dtype dtype, vd_shape shape) {
-    return external ? vd_program_external(p, name, dtype, shape) : vd_program_temporary(p, dtype, shape);
+vd_unet_input vd_step_externals(const vd_model *m, vd_video_shape shape, vd_program *p) {
+    vd_shape video = {shape.frames, shape.latent_h, shape.latent_w, m->config.unet.out_channels};
+    vd_shape image = video, in = video;
+    image.n = 1;
+    in.n *= shape.guided ? 2 : 1;
+    in.c = m->config.unet.in_channels;
+    vd_unet_input o;
+    o.latents = vd_program_external(p, "latents", VD_F32, video);
+    o.image = vd_program_external(p, "image", VD_F32, image);
+    o.sigmas = vd_program_external(p, "sigmas", VD_F32, vd_vector_shape(shape.steps + 1));
+    o.step = vd_program_external(p, "step", VD_I32, vd_vector_shape(1));
+    o.dst = vd_program_external(p, "unet_in", p->dtype, in);
+    return o;
 }
 
-vd_code vd_build_step(vd_model *m, vd_dtype dtype, vd_video_shape shape, bool keep_io, vd_program **out,
+vd_code vd_build_step(vd_model *m, vd_dtype dtype, vd_video_shape shape, bool keep_out, vd_program **out,
                       vd_error *err) {
-    int64_t channels = m->config.unet.out_channels, f = shape.frames;
-    vd_shape one = vd_vector_shape(1), video = {f, shape.latent_h, shape.latent_w, channels}, image = video;
+    int64_t f = shape.frames;
     unet u = {.frames = shape.frames, .halves = shape.guided ? 2 : 1};
     VD_TRY(vd_net_begin(&u.net, "step", dtype, m->weights[VD_UNET], err));
     vd_program *p = u.net.p;
@@ -138,19 +147,21 @@ vd_code vd_build_step(vd_model *m, vd_dtype dtype, vd_video_shape shape, bool ke
         vd_program_external(p, "step_bias", VD_F32, (vd_shape){1, 1, shape.steps, m->blocks.step_bias});
     u.context = vd_program_external(p, "context", VD_F32, vd_vector_shape(u.halves * m->blocks.context));
     u.positions = vd_program_external(p, "positions", VD_F32, vd_vector_shape(f * m->blocks.positions));
-    vd_value latents = vd_program_external(p, "latents", VD_F32, video);
-    vd_value step = vd_program_external(p, "step", VD_I32, one);
-    vd_value sigmas = vd_program_external(p, "sigmas", VD_F32, vd_vector_shape(shape.steps + 1));
-    image.n = 1;
-    vd_unet_input input = {latents, vd_program_external(p, "image", VD_F32, image), sigmas, step, VD_NONE};
-    video.n *= u.halves;
-    vd_value v = visible(p, keep_io, "unet_out", VD_F32, video);
-    video.c *= 2;
-    input.dst = visible(p, keep_io, "unet_in", dtype, video);
-
-    u.step_bias = vd_program_gather_row(p, (vd_gather_row){table, step, VD_NONE});
-    forward(&u, m, vd_program_unet_input(p, input), v);
     vd_value guidance = vd_program_external(p, "guidance", VD_F32, vd_vector_shape(f));
-    vd_program_euler_step(p, (vd_euler_step){v, guidance, sigmas, step, latents});
+    vd_unet_input in = vd_step_externals(m, shape, p);
+    vd_shape video = vd_program_shape(p, in.dst);
+    video.c = m->config.unet.out_channels;
+    vd_value v =
+        keep_out ? vd_program_external(p, "unet_out", VD_F32, video) : vd_program_temporary(p, VD_F32, video);
+
+    u.step_bias = vd_program_gather_row(p, (vd_gather_row){table, in.step, VD_NONE});
+    forward(&u, m, in.dst, v);
+    vd_program_euler_step(p, (vd_euler_step){.v = v,
+                                             .guidance = guidance,
+                                             .sigmas = in.sigmas,
+                                             .step = in.step,
+                                             .latents = in.latents,
+                                             .image = in.image,
+                                             .next = in.dst});
     return vd_net_finish(&u.net, out, err);
 }

@@ -285,9 +285,15 @@ static const char *unet_input(materials *m, int flaw) {
 
 static const char *euler_step(materials *m, int flaw) {
     vd_value guidance = external(m->p, VD_F32, 1, 1, 1, FRAMES);
-    vd_euler_step o = {
-        .v = m->v, .guidance = guidance, .sigmas = m->sigmas, .step = m->index, .latents = m->latents};
-    const char *names[] = {"", "v", "guidance", "sigmas", "step", "latents"};
+    vd_euler_step o = {.v = m->v,
+                       .guidance = guidance,
+                       .sigmas = m->sigmas,
+                       .step = m->index,
+                       .latents = m->latents,
+                       .image = m->image,
+                       .next = m->input};
+    vd_euler_step alone = o;
+    const char *names[] = {"", "v", "guidance", "sigmas", "step", "latents", "image", "next", "next"};
     switch (flaw) {
     case 1:
         o.v = m->input;
@@ -304,9 +310,20 @@ static const char *euler_step(materials *m, int flaw) {
     case 5:
         o.latents = m->input;
         break;
+    case 6:
+        o.image = m->latents;
+        break;
+    case 7:
+        o.next = m->v;
+        break;
+    case 8:
+        o.v = m->latents; /* unguided */
+        break;
     }
     vd_program_euler_step(m->p, o);
-    return flaw < 6 ? names[flaw] : NULL;
+    alone.image = alone.next = VD_NONE;
+    vd_program_euler_step(m->p, alone);
+    return flaw < 9 ? names[flaw] : NULL;
 }
 
 static const char *cast(materials *m, int flaw) {

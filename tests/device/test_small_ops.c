@@ -122,29 +122,37 @@ static void step_begin(step_case *s, vd_dtype dtype, int64_t halves, int32_t ste
     op_random(&s->c, s->guidance, 4, 1, 2);
 }
 
+static vd_op input_op(const step_case *s) {
+    return (vd_op){
+        .kind = VD_OP_UNET_INPUT,
+        .unet_input = {
+            .latents = s->latents, .image = s->image, .sigmas = s->sigmas, .step = s->step, .dst = s->dst}};
+}
+
+/* `dst` is the network's input of step i, rounded once. */
+static void check_input(const step_case *s, int64_t halves, int i) {
+    vd_dtype dtype = s->c.program.dtype;
+    volatile float sigma = (float)op_get(&s->c, s->sigmas, i), square = sigma * sigma, q = square + 1.0f;
+    volatile float root = sqrtf(q);
+    for (int64_t n = 0; n < halves * FRAMES; n++)
+        for (int64_t j = 0; j < FRAME; j++) {
+            int64_t at = (n * HEIGHT * WIDTH + j / CHANNELS) * 2 * CHANNELS + j % CHANNELS;
+            volatile float x = (float)op_get(&s->c, s->latents, n % FRAMES * FRAME + j) / root;
+            bool blank = halves == 2 && n < FRAMES;
+            assert_true(op_get(&s->c, s->dst, at) == op_rounded(dtype, x));
+            assert_true(op_get(&s->c, s->dst, at + CHANNELS) ==
+                        op_rounded(dtype, blank ? 0 : op_get(&s->c, s->image, j)));
+        }
+}
+
 static void check_unet_input(void **state) {
     for (int i = 0; i < 3 * 2 * STEPS; i++) {
         step_case s;
         int64_t halves = 1 + i / 3 % 2;
-        vd_dtype dtype = (vd_dtype)(i % 3);
-        step_begin(&s, dtype, halves, i / 6);
-        s.c.op = (vd_op){
-            .kind = VD_OP_UNET_INPUT,
-            .unet_input = {
-                .latents = s.latents, .image = s.image, .sigmas = s.sigmas, .step = s.step, .dst = s.dst}};
+        step_begin(&s, (vd_dtype)(i % 3), halves, i / 6);
+        s.c.op = input_op(&s);
         op_run(*state, &s.c);
-        volatile float sigma = (float)op_get(&s.c, s.sigmas, i / 6), square = sigma * sigma,
-                       q = square + 1.0f;
-        volatile float root = sqrtf(q);
-        for (int64_t n = 0; n < halves * FRAMES; n++)
-            for (int64_t j = 0; j < FRAME; j++) {
-                int64_t at = (n * HEIGHT * WIDTH + j / CHANNELS) * 2 * CHANNELS + j % CHANNELS;
-                volatile float x = (float)op_get(&s.c, s.latents, n % FRAMES * FRAME + j) / root;
-                bool blank = halves == 2 && n < FRAMES;
-                assert_true(op_get(&s.c, s.dst, at) == op_rounded(dtype, x));
-                assert_true(op_get(&s.c, s.dst, at + CHANNELS) ==
-                            op_rounded(dtype, blank ? 0 : op_get(&s.c, s.image, j)));
-            }
+        check_input(&s, halves, i / 6);
         op_end(&s.c);
     }
 }
@@ -161,38 +169,74 @@ static float guided(float without, float with, float guidance) {
     return result;
 }
 
-static void check_euler(void **state) {
-    for (int i = 0; i < 2 * STEPS; i++) {
-        step_case s;
-        int64_t halves = 1 + i % 2, all = FRAMES * FRAME;
-        step_begin(&s, VD_F16, halves, i / 2);
-        double *before = op_doubles(&s.c, s.latents);
-        float sigma = (float)op_get(&s.c, s.sigmas, i / 2), next = (float)op_get(&s.c, s.sigmas, i / 2 + 1);
-        s.c.op = (vd_op){
-            .kind = VD_OP_EULER_STEP,
-            .euler_step = {
-                .v = s.v, .guidance = s.guidance, .sigmas = s.sigmas, .step = s.step, .latents = s.latents}};
-        op_run(*state, &s.c);
-        assert_int_equal(*(int32_t *)s.c.memory[s.step], i / 2 + 1);
-        for (int64_t j = 0; j < all; j++) {
-            float v = (float)op_get(&s.c, s.v, j);
-            if (halves == 2)
-                v = guided(v, (float)op_get(&s.c, s.v, all + j), (float)op_get(&s.c, s.guidance, j / FRAME));
-            assert_true(op_get(&s.c, s.latents, j) == euler(sigma, next, (float)before[j], v));
-        }
-        free(before);
-        op_end(&s.c);
+static vd_op euler_op(const step_case *s, bool next) {
+    return (vd_op){.kind = VD_OP_EULER_STEP,
+                   .euler_step = {.v = s->v,
+                                  .guidance = s->guidance,
+                                  .sigmas = s->sigmas,
+                                  .step = s->step,
+                                  .latents = s->latents,
+                                  .image = next ? s->image : VD_NONE,
+                                  .next = next ? s->dst : VD_NONE}};
+}
+
+/* Step i, with the input of the one after it or without. */
+static void check_step(op_env *env, vd_dtype dtype, int64_t halves, int i, bool with_next) {
+    step_case s;
+    int64_t all = FRAMES * FRAME;
+    step_begin(&s, dtype, halves, i);
+    double *before = op_doubles(&s.c, s.latents);
+    float sigma = (float)op_get(&s.c, s.sigmas, i), next = (float)op_get(&s.c, s.sigmas, i + 1);
+    s.c.op = euler_op(&s, with_next);
+    op_run(env, &s.c);
+    assert_int_equal(*(int32_t *)s.c.memory[s.step], i + 1);
+    for (int64_t j = 0; j < all; j++) {
+        float v = (float)op_get(&s.c, s.v, j);
+        if (halves == 2)
+            v = guided(v, (float)op_get(&s.c, s.v, all + j), (float)op_get(&s.c, s.guidance, j / FRAME));
+        assert_true(op_get(&s.c, s.latents, j) == euler(sigma, next, (float)before[j], v));
     }
+    if (with_next)
+        check_input(&s, halves, i + 1);
+    free(before);
+    op_end(&s.c);
+}
+
+static void check_euler(void **state) {
+    for (int i = 0; i < STEPS; i++)
+        for (int64_t halves = 1; halves <= 2; halves++) {
+            check_step(*state, VD_F16, halves, i, false);
+            for (vd_dtype t = VD_F32; t <= VD_BF16; t++)
+                check_step(*state, t, halves, i, true);
+        }
+}
+
+/* In one operation or in two, to the last bit. */
+static void check_fusion(void **state) {
+    for (vd_dtype t = VD_F32; t <= VD_BF16; t++)
+        for (int64_t halves = 1; halves <= 2; halves++) {
+            step_case one, two;
+            step_begin(&one, t, halves, 0);
+            one.c.op = euler_op(&one, true);
+            op_run(*state, &one.c);
+            step_begin(&two, t, halves, 0);
+            two.c.op = euler_op(&two, false);
+            op_run(*state, &two.c);
+            two.c.op = input_op(&two);
+            op_run(*state, &two.c);
+            assert_memory_equal(one.c.memory[one.latents], two.c.memory[two.latents],
+                                op_bytes(&one.c, one.latents));
+            assert_memory_equal(one.c.memory[one.dst], two.c.memory[two.dst], op_bytes(&one.c, one.dst));
+            op_end(&one.c);
+            op_end(&two.c);
+        }
 }
 
 static void check_steps_end(void **state) {
     step_case s;
     step_begin(&s, VD_F32, 1, STEPS);
     vd_error err;
-    s.c.op = (vd_op){
-        .kind = VD_OP_EULER_STEP,
-        .euler_step = {
-            .v = s.v, .guidance = s.guidance, .sigmas = s.sigmas, .step = s.step, .latents = s.latents}};
+    s.c.op = euler_op(&s, true);
     if (OP_CHECKS_INDICES)
         assert_int_equal(op_try(*state, &s.c, &err), VD_ERR_INTERNAL);
     assert_int_equal(*(int32_t *)s.c.memory[s.step], STEPS);
@@ -340,12 +384,19 @@ static void check_layer_norm(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(check_sinusoid),    cmocka_unit_test(check_sinusoid_shapes),
-        cmocka_unit_test(check_gather),      cmocka_unit_test(check_unet_input),
-        cmocka_unit_test(check_euler),       cmocka_unit_test(check_steps_end),
-        cmocka_unit_test(check_cast),        cmocka_unit_test(check_frames),
-        cmocka_unit_test(check_frames_even), cmocka_unit_test(check_copy_and_checksum),
-        cmocka_unit_test(check_nonfinite),   cmocka_unit_test(check_layer_norm),
+        cmocka_unit_test(check_sinusoid),
+        cmocka_unit_test(check_sinusoid_shapes),
+        cmocka_unit_test(check_gather),
+        cmocka_unit_test(check_unet_input),
+        cmocka_unit_test(check_euler),
+        cmocka_unit_test(check_fusion),
+        cmocka_unit_test(check_steps_end),
+        cmocka_unit_test(check_cast),
+        cmocka_unit_test(check_frames),
+        cmocka_unit_test(check_frames_even),
+        cmocka_unit_test(check_copy_and_checksum),
+        cmocka_unit_test(check_nonfinite),
+        cmocka_unit_test(check_layer_norm),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

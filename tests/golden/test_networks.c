@@ -178,65 +178,87 @@ static void check_decoder(fixture *f, vd_dtype dtype, double share, int most) {
     free(frames);
 }
 
-/* What vd_build_condition hands to vd_build_step. */
-typedef struct conditioning {
+/* What the condition and step programs share: drawn, and made by the first for the second. */
+typedef struct sample {
+    float *latents, *image;
+    int32_t step;
     float *step_bias, *context, *positions;
-} conditioning;
+    void *unet_in; /* of the programs' type */
+} sample;
 
-static conditioning condition(fixture *f, vd_dtype dtype, vd_video_shape shape) {
+static sample sample_open(const vd_program *condition) {
+    sample s = {.latents = draw(LATENTS, external_count(condition, "latents")),
+                .image = draw(IMAGE, external_count(condition, "image")),
+                .step = STEP,
+                .step_bias = room_for(condition, "step_bias"),
+                .context = room_for(condition, "context"),
+                .positions = room_for(condition, "positions"),
+                .unet_in = room_for(condition, "unet_in")};
+    for (int64_t i = 0; i < external_count(condition, "latents"); i++)
+        s.latents[i] *= sigmas[STEP];
+    return s;
+}
+
+static void sample_close(sample *s) {
+    free(s->latents);
+    free(s->image);
+    free(s->step_bias);
+    free(s->context);
+    free(s->positions);
+    free(s->unet_in);
+}
+
+static sample condition(fixture *f, vd_dtype dtype, vd_video_shape shape) {
     vd_program *p;
     must(vd_build_condition(f->model, dtype, shape, &p, err));
     float timesteps[STEPS], *embeds = draw(EMBEDS, external_count(p, "embeds"));
     for (int i = 0; i < STEPS; i++)
         timesteps[i] = (float)(0.25 * log((double)sigmas[i]));
-    conditioning c = {room_for(p, "step_bias"), room_for(p, "context"), room_for(p, "positions")};
+    sample s = sample_open(p);
     run_program(&f->machine, p,
                 (external[]){{"embeds", embeds},
                              {"time_ids", time_ids},
                              {"timesteps", timesteps},
-                             {"step_bias", c.step_bias},
-                             {"context", c.context},
-                             {"positions", c.positions},
+                             {"sigmas", sigmas},
+                             {"step", &s.step},
+                             {"image", s.image},
+                             {"latents", s.latents},
+                             {"step_bias", s.step_bias},
+                             {"context", s.context},
+                             {"positions", s.positions},
+                             {"unet_in", s.unet_in},
                              {0}});
     vd_program_free(p);
     free(embeds);
-    return c;
+    return s;
 }
 
 static void check_forward(fixture *f, int which, vd_dtype dtype, double limit) {
     vd_video_shape shape = f->c->forwards[which];
-    conditioning c = condition(f, dtype, shape);
+    sample s = condition(f, dtype, shape);
     vd_program *p;
     must(vd_build_step(f->model, dtype, shape, true, &p, err));
-    float *latents = draw(LATENTS, external_count(p, "latents")),
-          *image = draw(IMAGE, external_count(p, "image"));
-    for (int64_t i = 0; i < external_count(p, "latents"); i++)
-        latents[i] *= sigmas[STEP];
     float *v = room_for(p, "unet_out");
-    int32_t step = STEP;
     run_program(&f->machine, p,
-                (external[]){{"step_bias", c.step_bias},
-                             {"context", c.context},
-                             {"positions", c.positions},
-                             {"image", image},
+                (external[]){{"step_bias", s.step_bias},
+                             {"context", s.context},
+                             {"positions", s.positions},
+                             {"image", s.image},
                              {"sigmas", sigmas},
-                             {"latents", latents},
-                             {"step", &step},
+                             {"latents", s.latents},
+                             {"step", &s.step},
+                             {"unet_in", s.unet_in},
                              {"unet_out", v},
                              {0}});
-    assert_int_equal(step, STEP + 1);
+    assert_int_equal(s.step, STEP + 1);
     char name[16];
     snprintf(name, sizeof name, "v.%d", which);
     compare(f, name, v, external_count(p, "unet_out"), limit, dtype);
     print_message("      arena %zu bytes, %d operations, %.2f GFLOP\n", p->arena_bytes, p->op_count,
                   vd_program_flops(p) * 1e-9);
     vd_program_free(p);
-    free(latents);
-    free(image);
     free(v);
-    free(c.step_bias);
-    free(c.context);
-    free(c.positions);
+    sample_close(&s);
 }
 
 static void networks_agree_with_the_reference(void **state) {

@@ -178,6 +178,32 @@ static void check_frames(const pair *p) {
     free(theirs);
 }
 
+/* The network's input of the last step is the latents before it, scaled, and the image beside them in the
+ * conditional half. */
+static void check_last_input(const pair *p, int steps) {
+    char in_name[24], before_name[24];
+    snprintf(in_name, sizeof in_name, "unet_in.%d", steps - 1);
+    snprintf(before_name, sizeof before_name, "latents.%d", steps - 2);
+    const int64_t *dims = tensor_of(p->ours, in_name)->dims; /* [G,F,8,h,w] */
+    int64_t halves = dims[0], frames = dims[1], half_frame = dims[2] / 2 * dims[3] * dims[4];
+    float *in = read_floats(p->ours, in_name, halves * frames * 2 * half_frame),
+          *latents = read_floats(p->ours, before_name, frames * half_frame),
+          *image = read_floats(p->ours, "image_latents", half_frame),
+          *sigmas = read_floats(p->ours, "sigmas", steps + 1);
+    float sigma = sigmas[steps - 1], divisor = sqrtf(sigma * sigma + 1.0f);
+    for (int64_t n = 0; n < halves * frames; n++)
+        for (int64_t i = 0; i < half_frame; i++) {
+            const float *frame = in + n * 2 * half_frame;
+            bool conditional = n >= (halves - 1) * frames;
+            assert_true(frame[i] == latents[n % frames * half_frame + i] / divisor);
+            assert_true(frame[half_frame + i] == (conditional ? image[i] : 0.0f));
+        }
+    free(in);
+    free(latents);
+    free(image);
+    free(sigmas);
+}
+
 static void compare_with_reference(void **state) {
     const golden_case *c = *state;
     folder where = folder_make();
@@ -191,6 +217,7 @@ static void compare_with_reference(void **state) {
     for (int i = 0; i < LIMITS; i++)
         check_floats(&p, limits[i].name, limits[i].limit);
     check_frames(&p);
+    check_last_input(&p, c->job.steps);
     vd_safetensors_close(p.ours);
     vd_safetensors_close(p.theirs);
     folder_remove(&where);

@@ -18,25 +18,33 @@ static tensor integer(pool *p, int32_t value) {
     return t;
 }
 
+/* `y` is the network's input at `sigma`, rounded once. */
+static void check_input(tensor y, tensor latents, tensor image, int64_t c, int halves, float sigma) {
+    float divisor = sqrtf(sigma * sigma + 1.0f);
+    int64_t rows = latents.count / c, pixels = image.count / c;
+    assert_int_equal(y.count, halves * rows * 2 * c);
+    for (int64_t i = 0; i < y.count; i++) {
+        int64_t row = i / (2 * c), j = i % (2 * c), from = row % rows;
+        bool blind = halves == 2 && row < rows;
+        float value = j < c   ? ((float *)latents.data)[from * c + j] / divisor
+                      : blind ? 0.0f
+                              : ((float *)image.data)[from % pixels * c + j - c];
+        uint16_t half = y.dtype == VD_F16 ? vd_f32_to_f16(value) : vd_f32_to_bf16(value);
+        const void *want = y.dtype == VD_F32 ? (const void *)&value : &half;
+        assert_memory_equal((char *)y.data + (size_t)i * bytes_of(y.dtype), want, bytes_of(y.dtype));
+    }
+}
+
 static void input_case(vd_dtype dtype, int64_t frames, int64_t pixels, int64_t c, int halves, int step) {
     pool p = {.random = (uint64_t)(pixels + step)};
     tensor latents = drawn(&p, VD_F32, frames * pixels * c, 0, 700),
            image = drawn(&p, VD_F32, pixels * c, 0, 1);
-    tensor y = blank(&p, dtype, halves * frames * pixels * 2 * c), want = blank(&p, dtype, 1);
+    tensor y = blank(&p, dtype, halves * frames * pixels * 2 * c);
     tensor table = floats(&p, sigmas, SIGMAS), index = integer(&p, step);
     vdk_unet_input a = {latents.data, image.data, table.data, index.data, y.data,
                         frames,       pixels,     c,          halves,     dtype};
     launched(vdk_run_unet_input(&a, NULL));
-    float divisor = sqrtf(sigmas[step] * sigmas[step] + 1.0f);
-    for (int64_t i = 0; i < y.count; i++) {
-        int64_t row = i / (2 * c), j = i % (2 * c), from = row % (frames * pixels);
-        bool blind = halves == 2 && row < frames * pixels;
-        float value = j < c   ? ((float *)latents.data)[from * c + j] / divisor
-                      : blind ? 0.0f
-                              : ((float *)image.data)[from % pixels * c + j - c];
-        put(want, 0, value);
-        assert_memory_equal((char *)y.data + (size_t)i * bytes_of(dtype), want.data, bytes_of(dtype));
-    }
+    check_input(y, latents, image, c, halves, sigmas[step]);
     finish(&p);
 }
 
@@ -47,17 +55,32 @@ static void inputs(void **state) {
             for (int halves = 1; halves <= 2; halves++) {
                 input_case(float_types[t], 3, 35, 4, halves, step);
                 input_case(float_types[t], 2, 7, 1, halves, step);
+                input_case(float_types[t], 5, 1, 3, halves, step);
+                input_case(float_types[t], 1, 300, 8, halves, step);
             }
 }
 
-static void euler_case(int64_t frames, int64_t pixels, int64_t c, int halves, int step) {
+/* `wanted`: with the next input, of type `dtype`. */
+static void euler_case(vd_dtype dtype, bool wanted, int64_t frames, int64_t pixels, int64_t c, int halves,
+                       int step) {
     pool p = {.random = (uint64_t)(pixels + step)};
     int64_t frame = pixels * c, all = frames * frame;
     tensor v = drawn(&p, VD_F32, halves * all, 0, 3), guidance = drawn(&p, VD_F32, frames, 2, 1);
     tensor latents = drawn(&p, VD_F32, all, 0, sigmas[step]), before = copied(&p, latents);
     tensor table = floats(&p, sigmas, SIGMAS), index = integer(&p, step);
-    vdk_euler_step a = {v.data, guidance.data, table.data, index.data, latents.data,
-                        frames, pixels,        c,          halves};
+    tensor image = drawn(&p, VD_F32, frame, 0, 1), next = blank(&p, dtype, 2 * halves * all);
+    vdk_euler_step a = {.v = v.data,
+                        .guidance = guidance.data,
+                        .sigmas = table.data,
+                        .image = wanted ? image.data : NULL,
+                        .step = index.data,
+                        .latents = latents.data,
+                        .next = wanted ? next.data : NULL,
+                        .frames = frames,
+                        .pixels = pixels,
+                        .c = c,
+                        .halves = halves,
+                        .dtype = dtype};
     launched(vdk_run_euler_step(&a, NULL));
     const float *sigma = sigmas + step, *with = v.data;
     float q = sigma[0] * sigma[0] + 1.0f, factor = -sigma[0] / sqrtf(q), change = sigma[1] - sigma[0];
@@ -71,16 +94,22 @@ static void euler_case(int64_t frames, int64_t pixels, int64_t c, int halves, in
         assert_memory_equal((float *)latents.data + i, &want, sizeof want);
     }
     assert_int_equal(*(int32_t *)index.data, step + 1);
+    if (wanted)
+        check_input(next, latents, image, c, halves, sigmas[step + 1]);
     finish(&p);
 }
 
 static void euler_steps(void **state) {
     (void)state;
-    for (int step = 0; step < SIGMAS - 1; step++)
-        for (int halves = 1; halves <= 2; halves++) {
-            euler_case(3, 35, 4, halves, step);
-            euler_case(14, 1, 1, halves, step);
-        }
+    for (int t = 0; t < FLOAT_TYPES; t++)
+        for (int step = 0; step < SIGMAS - 1; step++)
+            for (int halves = 1; halves <= 2; halves++) {
+                euler_case(float_types[t], true, 3, 35, 4, halves, step);
+                euler_case(float_types[t], true, 14, 1, 1, halves, step);
+                euler_case(float_types[t], true, 2, 7, 3, halves, step);
+                euler_case(float_types[t], true, 1, 300, 8, halves, step);
+                euler_case(float_types[t], false, 5, 9, 4, halves, step);
+            }
 }
 
 static void rows_of_tables(void **state) {
