@@ -19,7 +19,7 @@ __device__ __forceinline__ float rough_erf(float x) {
     return copysignf(1.0f - p * t * __expf(-x * x), x);
 }
 
-/* Of values that were or will be rounded to T: a gate over 16 bits would wait for erff, not for memory. */
+/* For a result that is rounded to T: with erff a gate over 16 bits would wait for arithmetic, not for memory. */
 template <class T> __device__ __forceinline__ float gelu(float x) {
     float y = x * 0.70710678f;
     return 0.5f * x * (1.0f + (std::is_same<T, float>::value ? erff(y) : rough_erf(y)));
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(block_size) activate(vdk_activate a) {
         if (gated)
             biased<N>(x, bias, a.c + j, more);
         for (int i = 0; i < N; i++)
-            y[i] = gated ? y[i] * gelu<From>(more[i]) : activated<From>(a.act, y[i]);
+            y[i] = gated ? y[i] * gelu<To>(more[i]) : activated<To>(a.act, y[i]);
         if (a.residual) {
             load<N>(static_cast<const To *>(a.residual) + row * a.c + j, more);
             for (int i = 0; i < N; i++)

@@ -120,7 +120,8 @@ typedef struct vdpp_sample_result {
     int file_count;
     char **files; /* as written */
     int device_count;
-    int *devices;                                /* indices, in the order the sample visited them */
+    int *devices;      /* indices, in the order the sample visited them */
+    int decoded_again; /* values overflowed the run's type: the frames are of a second decoding, in fp32 */
     double admitted_s, first_step_s, finished_s; /* since the run began */
 } vdpp_sample_result;
 

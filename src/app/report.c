@@ -59,11 +59,12 @@ static json_t *sample_value(const vd_report_context *c, int index) {
         json_array_append_new(files, vd_json_text(r->files[i]));
     for (int i = 0; i < r->device_count; i++)
         json_array_append_new(devices, json_integer(r->devices[i]));
-    json_t *value = json_pack("{s:i s:o s:o s:o s:o s:o s:f s:f s:f s:o}", "index", index, "seed",
-                              vd_json_u64(c->samples[index].seed), "image", vd_json_text(job->image), "files",
-                              files, "latents_hash", hash_value(r), "devices", devices, "admitted_s",
-                              r->admitted_s, "first_step_s", r->first_step_s, "finished_s", r->finished_s,
-                              "error", r->code != 0 ? vd_json_text(r->error) : json_null());
+    json_t *value =
+        json_pack("{s:i s:o s:o s:o s:o s:o s:b s:f s:f s:f s:o}", "index", index, "seed",
+                  vd_json_u64(c->samples[index].seed), "image", vd_json_text(job->image), "files", files,
+                  "latents_hash", hash_value(r), "devices", devices, "decoded_again", r->decoded_again,
+                  "admitted_s", r->admitted_s, "first_step_s", r->first_step_s, "finished_s", r->finished_s,
+                  "error", r->code != 0 ? vd_json_text(r->error) : json_null());
     if (value && job != c->samples[0].job)
         json_object_set_new(value, "settings", settings_of(c, job));
     return value;

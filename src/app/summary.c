@@ -22,7 +22,8 @@ static void print_samples(const vdpp_report *r, const vdpp_sample *samples, FILE
         const vdpp_sample_result *s = &r->samples[i];
         fprintf(file, "%-8d %20" PRIu64 " ", i, samples[i].seed);
         if (s->code == 0)
-            fprintf(file, "%8.2f s %8.2f s  %016" PRIx64 "\n", s->admitted_s, s->finished_s, s->latents_hash);
+            fprintf(file, "%8.2f s %8.2f s  %016" PRIx64 "%s\n", s->admitted_s, s->finished_s,
+                    s->latents_hash, s->decoded_again ? "  decoded again in fp32" : "");
         else
             fprintf(file, "%s\n", s->error);
     }

@@ -29,7 +29,7 @@ typedef struct cpu_device {
     vd_device base;
     vd_cpu_backend *backend;
     int cpu; /* of its compute stream, the first one opened */
-    int streams;
+    _Atomic int streams;
     _Atomic uint32_t abandoned;
 } cpu_device;
 

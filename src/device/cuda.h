@@ -59,6 +59,10 @@ size_t vd_cuda_weights_bytes(const vd_cuda_weights *w); /* of all constants plan
 /* Waits until everything loaded so far has arrived; before the first launch that reads it. */
 vd_code vd_cuda_weights_settle(vd_cuda_weights *w, vd_error *err);
 
+/* Constants of a batch take their memory together, when the first of them is loaded, and none for others:
+ * what loading a program needs does not depend on what else was planned. */
+void vd_cuda_weights_next_batch(vd_cuda_weights *w);
+
 /* Asking again for the same packing gives the same constant. It is the weights' own. */
 vd_code vd_cuda_constant_plan(vd_cuda_weights *w, const vd_cuda_packing *packing, vd_cuda_constant **out,
                               vd_error *err);

@@ -74,6 +74,7 @@ static vd_code plan_op(part *t, int i, vd_error *err) {
 
 static vd_code plan_part(part *t, vd_error *err) {
     const vd_program *p = t->program;
+    vd_cuda_weights_next_batch(t->device->weights);
     for (int i = 0; i < p->op_count; i++)
         VD_TRY(plan_op(t, i, err));
     for (vd_value v = 0; v < p->value_count; v++) {

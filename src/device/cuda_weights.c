@@ -1,9 +1,10 @@
 /* Constants of one device. A constant goes from the pool's packed host copy through two pinned buffers, so
- * that one is filled while the other is on its way; memory on the device is taken in one block for
- * everything planned so far. */
+ * that one is filled while the other is on its way; memory on the device is taken in one block for each
+ * batch. */
 #include "base/layout.h"
 #include "device/cuda_pool.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@ struct vd_cuda_constant {
     vd_cuda_weights *weights;
     vd_cuda_packing packing;
     size_t bytes;
+    int batch;
     unsigned char *data; /* NULL until placed */
     bool loaded;
 };
@@ -30,7 +32,7 @@ struct vd_cuda_weights {
     int next;
     vd_cuda_constant **constants;
     int count, capacity;
-    int placed; /* of `constants`, from the first on */
+    int batch; /* of what is planned next */
     void **blocks;
     int block_count;
     size_t bytes;
@@ -104,6 +106,10 @@ static vd_code grow(vd_cuda_weights *w, vd_error *err) {
     return VD_OK;
 }
 
+void vd_cuda_weights_next_batch(vd_cuda_weights *w) {
+    w->batch++;
+}
+
 vd_code vd_cuda_constant_plan(vd_cuda_weights *w, const vd_cuda_packing *packing, vd_cuda_constant **out,
                               vd_error *err) {
     for (int i = 0; i < w->count; i++)
@@ -115,28 +121,37 @@ vd_code vd_cuda_constant_plan(vd_cuda_weights *w, const vd_cuda_packing *packing
     vd_cuda_constant *c = calloc(1, sizeof *c);
     if (!c)
         return vd_fail_memory(err, "a constant", sizeof *c);
-    *c = (vd_cuda_constant){.weights = w, .packing = *packing, .bytes = vd_cuda_packed_bytes(packing)};
+    *c = (vd_cuda_constant){
+        .weights = w, .packing = *packing, .bytes = vd_cuda_packed_bytes(packing), .batch = w->batch};
     w->constants[w->count++] = c;
     w->bytes += vd_align_up(c->bytes);
     *out = c;
     return VD_OK;
 }
 
-/* Memory for all constants that have none yet. */
-static vd_code place(vd_cuda_weights *w, vd_error *err) {
+static bool is_waiting(const vd_cuda_constant *c, int batch) {
+    return c->batch == batch && !c->data;
+}
+
+/* Memory for all constants of the batch that have none yet. */
+static vd_code place(vd_cuda_weights *w, int batch, vd_error *err) {
+    char what[48];
     void **more = realloc(w->blocks, (size_t)(w->block_count + 1) * sizeof *more);
     if (!more)
         return vd_fail_memory(err, "the list of weights", sizeof *more);
     w->blocks = more;
     size_t bytes = 0;
-    for (int i = w->placed; i < w->count; i++)
-        bytes += vd_align_up(w->constants[i]->bytes);
-    CHECK(w, cudaMalloc(&w->blocks[w->block_count], bytes));
+    for (int i = 0; i < w->count; i++)
+        if (is_waiting(w->constants[i], batch))
+            bytes += vd_align_up(w->constants[i]->bytes);
+    snprintf(what, sizeof what, "%zu bytes of weights", bytes);
+    VD_TRY(vd_cuda_check(cudaMalloc(&w->blocks[w->block_count], bytes), w->device, what, err));
     unsigned char *at = w->blocks[w->block_count++];
-    for (; w->placed < w->count; w->placed++) {
-        w->constants[w->placed]->data = at;
-        at += vd_align_up(w->constants[w->placed]->bytes);
-    }
+    for (int i = 0; i < w->count; i++)
+        if (is_waiting(w->constants[i], batch)) {
+            w->constants[i]->data = at;
+            at += vd_align_up(w->constants[i]->bytes);
+        }
     return VD_OK;
 }
 
@@ -158,7 +173,7 @@ vd_code vd_cuda_constant_load(vd_cuda_constant *c, vd_error *err) {
     if (c->loaded)
         return VD_OK;
     if (!c->data)
-        VD_TRY(place(w, err));
+        VD_TRY(place(w, c->batch, err));
     const void *packed = NULL;
     vd_cuda_packed *entry = NULL;
     VD_TRY(vd_cuda_pool_take(w->pool, &c->packing, &entry, &packed, err));

@@ -1,7 +1,9 @@
 /* Devices: memory, streams, events, copies, and programs. One table of functions per backend; whoever
  * calls never asks which it is. The rules are CUDA's, also on the CPU: work is enqueued from one host
  * thread per stream and runs asynchronously in order; only events order streams against each other;
- * waiting for an event that nobody has recorded yet is a no-op, so the order is record, publish, wait. */
+ * waiting for an event that nobody has recorded yet is a no-op, so the order is record, publish, wait.
+ * Memory, streams, events and programs may be opened and closed from any thread while other streams of the
+ * device work. */
 #ifndef VD_DEVICE_DEVICE_H
 #define VD_DEVICE_DEVICE_H
 

@@ -38,8 +38,10 @@ vd_code vd_board_open(vd_board *b, vd_device *device, const vd_state_layout *lay
     void *memory;
     b->device = device;
     b->layout = layout;
-    VD_TRY(device->table->allocate(device, layout->total, &memory, err));
-    b->state = memory;
+    if (layout) {
+        VD_TRY(device->table->allocate(device, layout->total, &memory, err));
+        b->state = memory;
+    }
     if (!b->bytes)
         return VD_OK;
     VD_TRY(device->table->allocate(device, b->bytes, &memory, err));

@@ -16,9 +16,9 @@ typedef struct vd_board_entry {
 
 typedef struct vd_board {
     vd_device *device;
-    unsigned char *state; /* the working state block, [layout->total] */
-    unsigned char *rest;  /* all other buffers */
-    const vd_state_layout *layout;
+    unsigned char *state;          /* the working state block, [layout->total] */
+    unsigned char *rest;           /* all other buffers */
+    const vd_state_layout *layout; /* NULL: its programs have nothing to do with a sample's state */
     vd_board_entry entries[VD_BOARD_CAP];
     int count;
     size_t bytes; /* of `rest` */
@@ -26,7 +26,7 @@ typedef struct vd_board {
 
 /* Planning: notes the externals of `p` that are not fields of the state. */
 vd_code vd_board_add(vd_board *b, const vd_program *p, vd_error *err);
-/* Allocates state and buffers on the device. */
+/* Allocates state (where there is a layout) and buffers on the device. */
 vd_code vd_board_open(vd_board *b, vd_device *device, const vd_state_layout *layout, vd_error *err);
 void vd_board_close(vd_board *b); /* zeroed is fine */
 

@@ -25,7 +25,7 @@ vd_code vd_job_suggestions(const char *folder, vdpp_job *out, vd_error *err);
 vd_code vd_job_resolve(const vdpp_engine *engine, vdpp_job *job, vd_error *err);
 vd_run_shape vd_job_shape(const vdpp_engine *engine, const vdpp_job *job);
 
-/* memory.c: what a run will hold, checked against what there is. */
+/* memory.c: what a run will hold, but for decoding again (decode.h), checked against what there is. */
 typedef struct vd_memory_plan {
     vd_backend_memory backend;
     bool apart;                  /* devices have memory of their own, beside the machine's */

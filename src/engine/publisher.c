@@ -41,16 +41,23 @@ static vd_code check_hops(const vd_run *run, const vd_trip *trip, vd_error *err)
     return VD_OK;
 }
 
-static vd_code check_numbers(const vd_run *run, const vd_trip *trip, vd_error *err) {
-    if (trip->nonfinite)
-        return vd_fail(err, VD_ERR_INTERNAL, "%d decoded values are not finite in %s; try --dtype fp32",
-                       trip->nonfinite, run->dtype_name);
+/* Latents first: nothing can be decoded from those that are not finite. */
+static vd_code check_latents(const vd_run *run, const vd_trip *trip, vd_error *err) {
     size_t count = run->state.bytes[VD_FIELD_LATENTS] / sizeof(float);
     for (size_t i = 0; i < count; i++)
         if (!isfinite(trip->latents[i]))
             return vd_fail(err, VD_ERR_INTERNAL, "the latents are not finite in %s; try --dtype fp32",
                            run->dtype_name);
     return VD_OK;
+}
+
+static vd_code check_frames(vd_run *run, vd_stage *stage, vd_trip *trip, vd_error *err) {
+    if (!trip->nonfinite)
+        return VD_OK;
+    if (run->fp32_decoders[0])
+        return vd_decode_again(run, stage, trip, err);
+    return vd_fail(err, VD_ERR_INTERNAL, "%d decoded values are not finite in %s", trip->nonfinite,
+                   run->dtype_name);
 }
 
 /* Settings, seed and hash: what reproduces the sample. A new reference; NULL when out of memory. */
@@ -128,13 +135,14 @@ static vd_code write_sample(const vd_run *run, vd_trip *trip, const float *laten
     return code;
 }
 
-static vd_code publish(const vd_run *run, vd_trip *trip, vd_error *err) {
+static vd_code publish(vd_run *run, vd_stage *stage, vd_trip *trip, vd_error *err) {
     VD_TRY(check_hops(run, trip, err)); /* first, for a damaged state can make a later operation fail */
     if (vd_fault_failed(&trip->fault)) {
         *err = trip->fault.error;
         return err->code;
     }
-    VD_TRY(check_numbers(run, trip, err));
+    VD_TRY(check_latents(run, trip, err));
+    VD_TRY(check_frames(run, stage, trip, err));
     const vd_video_shape *v = &run->shape.video;
     float *latents = malloc(run->state.bytes[VD_FIELD_LATENTS]);
     if (!latents)
@@ -150,7 +158,7 @@ static vd_code publish(const vd_run *run, vd_trip *trip, vd_error *err) {
 static void publish_trip(vd_run *run, vd_stage *stage, vd_trip *trip) {
     vd_error error = {0};
     vdpp_sample_result *r = trip->result;
-    r->code = publish(run, trip, &error);
+    r->code = publish(run, stage, trip, &error);
     if (r->code != VD_OK) {
         snprintf(r->error, sizeof r->error, "%s", error.message);
         if (r->code != VD_ERR_TRY_AGAIN)

@@ -1,6 +1,6 @@
-/* The thread that turns finished samples into files: checks the hand-offs and the numbers, writes every
- * format asked for, a JSON file beside them and the dump, and fills the sample's result. Nothing appears
- * under its final name unless it is complete. */
+/* The thread that turns finished samples into files: checks the hand-offs and the numbers, decodes those
+ * again whose values overflowed, writes every format asked for, a JSON file beside them and the dump, and
+ * fills the sample's result. Nothing appears under its final name unless it is complete. */
 #ifndef VD_ENGINE_PUBLISHER_H
 #define VD_ENGINE_PUBLISHER_H
 

@@ -17,7 +17,10 @@ void vd_run_pulse(vd_run *run) {
 }
 
 void vd_run_break(vd_run *run, const vd_error *error) {
-    vd_fault_raise(&run->broken, error);
+    vd_error told = *error;
+    if (told.code == VD_ERR_TRY_AGAIN)
+        vd_fail(&told, told.code, "%s; finished outputs are kept, run again for the rest", error->message);
+    vd_fault_raise(&run->broken, &told);
     int devices = run->plan->devices;
     for (int i = 0; run->links && i < devices * devices; i++)
         if (run->links[i])
@@ -38,6 +41,15 @@ static vd_code build_checksum(vd_run *run, vd_error *err) {
     return vd_program_finish(p, err);
 }
 
+/* For a chunk, and for the rest where there is one. */
+static vd_code build_decoders(vd_model *model, vd_dtype dtype, const vd_run_shape *s, vd_program *out[2],
+                              vd_error *err) {
+    const vd_video_shape *v = &s->video;
+    int rest = v->frames % s->decode_chunk;
+    VD_TRY(vd_build_decoder(model, dtype, s->decode_chunk, v->latent_h, v->latent_w, &out[0], err));
+    return rest ? vd_build_decoder(model, dtype, rest, v->latent_h, v->latent_w, &out[1], err) : VD_OK;
+}
+
 static vd_code build_ends(vd_run *run, vd_model *model, vd_dtype dtype, vd_error *err) {
     const vd_run_shape *s = &run->shape;
     VD_TRY(vd_build_clip(model, dtype, &run->programs[VD_ROLE_CLIP], err));
@@ -45,13 +57,8 @@ static vd_code build_ends(vd_run *run, vd_model *model, vd_dtype dtype, vd_error
      * 7). */
     VD_TRY(
         vd_build_vae_encoder(model, VD_F32, s->height, s->width, &run->programs[VD_ROLE_VAE_ENCODER], err));
-    VD_TRY(vd_build_decoder(model, dtype, s->decode_chunk, s->video.latent_h, s->video.latent_w,
-                            &run->programs[VD_ROLE_DECODER], err));
-    int rest = s->video.frames % s->decode_chunk;
-    if (rest == 0)
-        return VD_OK;
-    return vd_build_decoder(model, dtype, rest, s->video.latent_h, s->video.latent_w,
-                            &run->programs[VD_ROLE_DECODER_REST], err);
+    VD_TRY(build_decoders(model, dtype, s, &run->programs[VD_ROLE_DECODER], err));
+    return dtype == VD_F32 ? VD_OK : build_decoders(model, VD_F32, s, run->fp32_decoders, err);
 }
 
 static vd_code build_programs(vd_run *run, const vd_run_request *r, vd_error *err) {
@@ -263,6 +270,8 @@ void vd_run_close(vd_run *run) {
         d->table->compiled_close(d, run->compiled[r]);
         vd_program_free(run->programs[r]);
     }
+    for (int i = 0; i < 2; i++)
+        vd_program_free(run->fp32_decoders[i]);
     d->table->compiled_close(d, run->compiled_checksum);
     vd_program_free(run->checksum);
     vd_plan_free(run->plan);
@@ -297,6 +306,8 @@ static vd_code open_memory(vd_run *run, vd_error *err) {
             VD_TRY(
                 vd_link_open(run->devices[hand->from], run->devices[hand->to], run->state.total, link, err));
     }
+    for (int d = 0; d < devices; d++)
+        VD_TRY(vd_stage_connect(run->stages[d], err));
     return VD_OK;
 }
 
@@ -312,8 +323,7 @@ static vd_code stalled(const vd_run *run, double seconds, vd_error *err) {
         vd_text_add(&where, "%s%s %s task %d of %d", where.length ? ", " : "", s->device->name,
                     sample >= 0 ? "is in" : "waits before", done + 1, tasks);
     }
-    vd_fail(err, VD_ERR_TRY_AGAIN,
-            "no progress for %.0f s: %s; finished outputs are kept, run again for the rest", seconds,
+    vd_fail(err, VD_ERR_TRY_AGAIN, "no progress for %.0f s: %s", seconds,
             where.text ? where.text : "the writer does not finish");
     vd_text_free(&where);
     return err->code;

@@ -6,8 +6,9 @@
  *   stage      one host thread per device. Runs its tasks in the plan's order by enqueuing work; it never
  *              waits for the device but to keep at most STAGE_DEPTH tasks enqueued ahead, so that host
  *              memory stays bounded.
- *   publisher  one thread: checks finished samples and writes their files. Never blocks a stage: stages
- *              only wait when VD_UNPUBLISHED_LIMIT finished samples of theirs are not written yet.
+ *   publisher  one thread: checks finished samples, decodes those again whose values overflowed (decode.h),
+ *              and writes their files. Never blocks a stage: stages only wait when VD_UNPUBLISHED_LIMIT
+ *              finished samples of theirs are not written yet.
  *   errors     a failing sample carries its fault word through the whole schedule; its work is skipped,
  *              its tickets and slots move as always. What breaks a device (memory, a closed stream) is the
  *              run's: `broken` is raised, all rings are closed, every thread returns.
@@ -41,7 +42,7 @@ typedef enum vd_role {
     VD_ROLE_CONDITION,
     VD_ROLE_STEP,
     VD_ROLE_DECODER,      /* decode_chunk frames */
-    VD_ROLE_DECODER_REST, /* the last, shorter chunk; absent when the chunks divide */
+    VD_ROLE_DECODER_REST, /* next to it: the last, shorter chunk; absent when the chunks divide */
     VD_ROLE_COUNT
 } vd_role;
 
@@ -91,6 +92,7 @@ typedef struct vd_run {
     int first_sample; /* index of trips[0] among all samples of the call */
 
     vd_program *programs[VD_ROLE_COUNT];  /* NULL where the run has no such part */
+    vd_program *fp32_decoders[2];         /* for a chunk and for the rest (decode.h); NULL in an fp32 run */
     vd_program *checksum;                 /* of one state block */
     vd_compiled *compiled[VD_ROLE_COUNT]; /* on the first device's backend */
     vd_compiled *compiled_checksum;
@@ -156,7 +158,8 @@ vd_code vd_run_go(vd_run *run, vdpp_sample_result *results, const vd_run_watch *
 
 size_t vd_run_host_bytes(const vd_run *run); /* buffers of the host that a run keeps */
 
-/* Ends the run: raises `broken` and closes every ring. From any thread. */
+/* Ends the run: raises `broken`, with what to do where work can be tried again, and closes every ring. From
+ * any thread. */
 void vd_run_break(vd_run *run, const vd_error *error);
 
 /* Something finished: whoever is parked on the pulse looks again. */

@@ -69,6 +69,19 @@ static vd_code open_sum(vd_stage *s, void *block, vd_exec **out, vd_error *err) 
     return CALL(s, exec_open, s->device, s->run->compiled_checksum, s->arena, bindings, 2, out, err);
 }
 
+static vd_link *link_of(const vd_stage *s, int from, int to) {
+    return s->run->links[from * s->run->plan->devices + to];
+}
+
+vd_code vd_stage_connect(vd_stage *s, vd_error *err) {
+    for (int from = 0; from < s->run->plan->devices; from++) {
+        const vd_link *link = link_of(s, from, s->index);
+        for (int slot = 0; link && slot < VD_LINK_SLOTS; slot++)
+            VD_TRY(open_sum(s, link->slots[slot], &s->slot_sums[from * VD_LINK_SLOTS + slot], err));
+    }
+    return VD_OK;
+}
+
 static vd_code open_outboxes(vd_stage *s, vd_error *err) {
     for (int i = 0; i < VD_STAGE_OUTBOXES; i++) {
         void *memory;
@@ -126,6 +139,7 @@ static void close_outbox(vd_stage *s, vd_outbox *o) {
 void vd_stage_close(vd_stage *s) {
     if (!s)
         return;
+    vd_redo_close(s->redo);
     if (s->device) {
         close_execs(s);
         for (int i = 0; i < VD_STAGE_OUTBOXES; i++)
@@ -241,10 +255,6 @@ static vd_code sum_block(vd_stage *s, vd_exec *exec, uint64_t *to, vd_trip *trip
     return copy(s, VD_TO_HOST, to, s->sum, sizeof *to, trip, err);
 }
 
-static vd_link *link_of(const vd_stage *s, int from, int to) {
-    return s->run->links[from * s->run->plan->devices + to];
-}
-
 static vd_hop *hop_of(vd_trip *trip, int handoff) {
     int i = 0;
     while (i < trip->hop_count - 1 && trip->hops[i].handoff != handoff)
@@ -261,11 +271,9 @@ static vd_code receive(vd_stage *s, const vd_task *task, vd_trip *trip, vd_error
     if (ticket.sample != task->sample)
         return vd_fail(err, VD_ERR_INTERNAL, "device %s expected sample %d from %s and got %d",
                        s->device->name, task->sample, link->from->name, ticket.sample);
-    vd_exec **sum = &s->slot_sums[hand->from * VD_LINK_SLOTS + ticket.slot];
-    if (!*sum)
-        VD_TRY(open_sum(s, link->slots[ticket.slot], sum, err));
+    vd_exec *sum = s->slot_sums[hand->from * VD_LINK_SLOTS + ticket.slot];
     VD_TRY(CALL(s, wait, s->compute, link->copied[ticket.slot], err));
-    VD_TRY(sum_block(s, *sum, &hop_of(trip, task->handoff_in)->received, trip, err));
+    VD_TRY(sum_block(s, sum, &hop_of(trip, task->handoff_in)->received, trip, err));
     VD_TRY(copy(s, VD_ON_DEVICE, s->board.state, link->slots[ticket.slot], s->run->state.total, trip, err));
     VD_TRY(CALL(s, record, s->compute, link->freed[ticket.slot], err));
     return vd_ring_push(&link->free_slots, &ticket.slot) ? VD_OK : closed(s, err);
@@ -364,25 +372,23 @@ static vd_code run_steps(vd_stage *s, const vd_task *task, vd_trip *trip, vd_err
     return VD_OK;
 }
 
+/* Nothing is loaded for a sample that has failed. */
 static vd_code decode(vd_stage *s, vd_trip *trip, vd_error *err) {
     const vd_run_shape *shape = &s->run->shape;
-    int frames = shape->video.frames;
-    size_t latent_bytes = s->run->state.bytes[VD_FIELD_LATENTS] / (size_t)frames;
-    size_t frame_bytes = 3 * (size_t)shape->width * (size_t)shape->height;
-    unsigned char *latents = vd_state_at(&s->run->state, s->board.state, VD_FIELD_LATENTS);
-    int32_t *nonfinite = vd_board_find(&s->board, "nonfinite");
-    if (!(trip->frames = malloc((size_t)frames * frame_bytes)))
-        return vd_fail_memory(err, "decoded frames", (size_t)frames * frame_bytes);
-    VD_TRY(copy(s, VD_TO_DEVICE, nonfinite, &trip->nonfinite, sizeof trip->nonfinite, trip, err));
-    for (int first = 0; first < frames; first += shape->decode_chunk) {
-        int count = frames - first < shape->decode_chunk ? frames - first : shape->decode_chunk;
-        VD_TRY(copy(s, VD_ON_DEVICE, vd_board_find(&s->board, "decoder_latents"),
-                    latents + (size_t)first * latent_bytes, (size_t)count * latent_bytes, trip, err));
-        VD_TRY(launch(s, count == shape->decode_chunk ? VD_ROLE_DECODER : VD_ROLE_DECODER_REST, trip, err));
-        VD_TRY(copy(s, VD_TO_HOST, trip->frames + (size_t)first * frame_bytes,
-                    vd_board_find(&s->board, "decoder_frames"), (size_t)count * frame_bytes, trip, err));
-    }
-    return copy(s, VD_TO_HOST, &trip->nonfinite, nonfinite, sizeof trip->nonfinite, trip, err);
+    size_t bytes = 3 * (size_t)shape->video.frames * (size_t)shape->width * (size_t)shape->height;
+    if (vd_fault_failed(&trip->fault))
+        return VD_OK;
+    VD_TRY(ensure_loaded(s, VD_ROLE_DECODER, err));
+    if (s->uses[VD_ROLE_DECODER_REST])
+        VD_TRY(ensure_loaded(s, VD_ROLE_DECODER_REST, err));
+    if (!(trip->frames = malloc(bytes)))
+        return vd_fail_memory(err, "decoded frames", bytes);
+    vd_decoding d = {.stream = s->compute,
+                     .board = &s->board,
+                     .decoders = &s->execs[VD_ROLE_DECODER],
+                     .latents = vd_state_at(&s->run->state, s->board.state, VD_FIELD_LATENTS),
+                     .kind = VD_ON_DEVICE};
+    return vd_decode(s->run, &d, trip, err);
 }
 
 /* After a sample's last task its latents go to the host and the publisher hears of it. */
@@ -449,8 +455,6 @@ static void *stage_main(void *argument) {
         code = CALL(s, stream_drain, s->copy, &error);
     if (code == VD_OK && !run_is_broken(s))
         code = CALL(s, stream_drain, s->compute, &error);
-    if (code == VD_ERR_TRY_AGAIN && !run_is_broken(s))
-        vd_fail(&error, code, "%s; finished outputs are kept, run again for the rest", error.message);
     if (code != VD_OK)
         vd_run_break(s->run, &error);
     return NULL;

@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "engine/admit.h"
 #include "engine/board.h"
+#include "engine/decode.h"
 #include "engine/link.h"
 #include "engine/run.h"
 
@@ -56,6 +57,7 @@ struct vd_stage {
     _Atomic uint32_t finished;  /* tasks; parked on by the stage */
     int completed;              /* samples whose last task was enqueued here */
     _Atomic uint32_t published; /* of them; parked on by the stage */
+    vd_redo *redo;              /* the publisher's, while the run lasts; NULL until a sample needs it */
     vd_activity activity;
     size_t planned_bytes;
 };
@@ -63,8 +65,10 @@ struct vd_stage {
 /* Which parts of the networks device `index` needs, and the bytes that it will allocate. Needs
  * run->compiled. */
 vd_code vd_stage_plan(vd_run *run, int index, vd_stage **out, vd_error *err);
-/* Allocates everything on `device`; run->links must be complete before vd_stage_start. */
+/* Allocates everything on `device`. */
 vd_code vd_stage_open(vd_stage *s, vd_device *device, vd_error *err);
+/* Once run->links is complete: opens what checks the slots of the links to this stage. */
+vd_code vd_stage_connect(vd_stage *s, vd_error *err);
 vd_code vd_stage_start(vd_stage *s, vd_error *err);
 void vd_stage_join(vd_stage *s);
 void vd_stage_close(vd_stage *s); /* after joining; NULL is fine */

@@ -39,7 +39,7 @@ static void test_files_and_report(void **state) {
     assert_keys(at(r, "links", 0), "from to route damaged bytes_per_s latency_s");
     assert_string_equal(json_string_value(json_object_get(at(r, "links", 0), "route")), "local");
     assert_keys(at(r, "samples", 1),
-                "index seed image files latents_hash devices admitted_s first_step_s finished_s error");
+                "index seed image files latents_hash devices decoded_again admitted_s first_step_s finished_s error");
     assert_keys(json_object_get(r, "timing"), "load_s warmup_s wall_s first_sample_s steady_interval_s "
                                               "throughput_sps latency_p50_s latency_p95_s fill_s "
                                               "drain_s bubble_share step_median_s");

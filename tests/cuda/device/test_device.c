@@ -52,6 +52,48 @@ static void test_a_full_device(void **state) {
     close_all(&l);
 }
 
+static vd_code fill_ones(const vd_constant *self, float *out, vd_error *err) {
+    (void)err;
+    for (int64_t i = 0; i < self->dims[0]; i++)
+        out[i] = 1;
+    return VD_OK;
+}
+
+/* A program that copies a constant. */
+static vd_program *copier(const vd_constant *c) {
+    vd_shape shape = vd_vector_shape(c->dims[0]);
+    vd_program *p = vd_program_new("copier", VD_F32);
+    vd_program_copy(p, (vd_copy){vd_program_constant(p, c, VD_F32, shape),
+                                 vd_program_external(p, "copy", VD_F32, shape)});
+    must(vd_program_finish(p, err));
+    return p;
+}
+
+/* Loading a program takes no memory for another one, which was planned before or is too large for the GPU. */
+static void test_weights_of_one_program(void **state) {
+    (void)state;
+    static const vd_constant constants[] = {{"small", {64, 1, 1, 1}, fill_ones},
+                                            {"large", {65 << 18, 1, 1, 1}, fill_ones}};
+    lab l;
+    vd_program *programs[2];
+    vd_compiled *compiled[2];
+    vd_error error;
+    lab_open(&l, 1);
+    fake_cuda_memory(64 << 20);
+    for (int i = 0; i < 2; i++) {
+        programs[i] = copier(&constants[i]);
+        ON(&l, 0, compile, l.device[0], programs[i], &compiled[i]);
+    }
+    assert_int_equal(l.device[0]->table->load(l.device[0], compiled[1], &error), VD_ERR_UNAVAILABLE);
+    assert_non_null(strstr(error.message, "device cuda:0: out of memory: 68157440 bytes of weights"));
+    ON(&l, 0, load, l.device[0], compiled[0]);
+    for (int i = 0; i < 2; i++) {
+        l.device[0]->table->compiled_close(l.device[0], compiled[i]);
+        vd_program_free(programs[i]);
+    }
+    close_all(&l);
+}
+
 /* ---- ways between devices ---- */
 
 /* Sends from device to device, and returns how many bytes differ. */
@@ -403,6 +445,7 @@ static void test_hang(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {ON_FRESH(test_a_launch_is_one_graph),
                                        ON_FRESH(test_a_full_device),
+                                       ON_FRESH(test_weights_of_one_program),
                                        ON_FRESH(test_ways),
                                        ON_FRESH(test_way_fails),
                                        ON_FRESH(test_local_way),

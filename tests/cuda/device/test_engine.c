@@ -1,8 +1,6 @@
 /* Whole runs of the engine on the fake CUDA: any number of devices in any mode makes the same bits as one,
  * over ways of every kind, and the CPU backend makes the same videos but for rounding. */
-#include "engine/studio.h"
-
-#include "model/safetensors.h"
+#include "engine/overflow.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -110,8 +108,43 @@ static void test_fp16(void **state) {
     check_against_cpu("fp16", 5e-3);
 }
 
+/* Two samples of which the first overflows fp16 and is decoded again beside a stage that goes on: but for
+ * rounding to bytes its frames are the CPU's in fp32. */
+static void test_decoded_again(void **state) {
+    (void)state;
+    static const char *const devices[] = {"cuda:0", "cuda:1"};
+    studio s = studio_open();
+    vdpp_engine *engine;
+    char dump[128];
+    size_t bytes;
+    scale_decoder(&s, OVERFLOW_FP16);
+    snprintf(dump, sizeof dump, "%s/dump", s.work.path);
+    scene c = {.samples = 2,
+               .devices = 2,
+               .image = "samples/images/ball.png",
+               .frames = 2,
+               .chunk = 1,
+               .steps = 1,
+               .dtype = "fp16",
+               .dump = dump};
+    vdpp_options o = studio_options(&s, &c);
+    o.devices = devices;
+    o.cuda_module = FAKE_MODULE;
+    take t = make_hot(&s, &o, &c, 1, &engine);
+    if (t.code)
+        fail_msg("%s", t.error.message);
+    assert_true(t.report->samples[0].decoded_again && !t.report->samples[1].decoded_again);
+    uint8_t *frames = dumped_frames(dump, 0, &bytes), *cpu = decoded_frames(&s, dump, 0, VD_F32, 1);
+    for (size_t i = 0; i < bytes; i++)
+        assert_in_range(frames[i] + 1 - cpu[i], 0, 2);
+    free(frames);
+    free(cpu);
+    take_free(&t);
+    studio_close(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits), cmocka_unit_test(test_fp32),
-                                       cmocka_unit_test(test_fp16)};
+                                       cmocka_unit_test(test_fp16), cmocka_unit_test(test_decoded_again)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
