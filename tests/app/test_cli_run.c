@@ -38,8 +38,9 @@ static void test_files_and_report(void **state) {
     assert_keys(at(r, "devices", 1), "name busy_s busy_share planned_bytes peak_bytes");
     assert_keys(at(r, "links", 0), "from to route damaged bytes_per_s latency_s");
     assert_string_equal(json_string_value(json_object_get(at(r, "links", 0), "route")), "local");
-    assert_keys(at(r, "samples", 1),
-                "index seed image files latents_hash devices decoded_again admitted_s first_step_s finished_s error");
+    assert_keys(
+        at(r, "samples", 1),
+        "index seed image files latents_hash devices decoded_again admitted_s first_step_s finished_s error");
     assert_keys(json_object_get(r, "timing"), "load_s warmup_s wall_s first_sample_s steady_interval_s "
                                               "throughput_sps latency_p50_s latency_p95_s fill_s "
                                               "drain_s bubble_share step_median_s");
@@ -52,7 +53,8 @@ static void test_files_and_report(void **state) {
 
 static void test_settings_beside_the_video(void **state) {
     (void)state;
-    expect(TINY "--format latents -o big-seed -q --seed 18446744073709551615", 0, "big-seed.safetensors\n", "");
+    expect(TINY "--format latents -o big-seed -q --seed 18446744073709551615", 0, "big-seed.safetensors\n",
+           "");
     json_t *settings = load("big-seed.json");
     assert_keys(settings, "vdpp model image seed width height frames steps fps motion noise_aug guidance");
     assert_string_equal(json_string_value(json_object_get(settings, "seed")), "18446744073709551615");
