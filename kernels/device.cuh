@@ -17,6 +17,15 @@
 
 namespace vdk {
 
+constexpr int64_t most_blocks = 1 << 30; /* of a grid */
+
+} // namespace vdk
+#endif
+
+namespace vdk {
+
+/* ---- launches ---- */
+
 /* More shared memory than this has to be asked for, kernel by kernel. */
 constexpr size_t plain_shared_memory = 48 << 10;
 
@@ -46,11 +55,6 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, s
     config.stream = stream;
     return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
-
-} // namespace vdk
-#endif
-
-namespace vdk {
 
 /* ---- element types ---- */
 
@@ -146,10 +150,10 @@ __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-/* Blocks of `threads` for `work` items; kernels loop over what a grid cannot hold. */
+/* Blocks of `threads` for `work` items; kernels loop over what most_blocks cannot hold. */
 inline int64_t blocks_for(int64_t work, int threads) {
     int64_t blocks = ceil_div(work, threads);
-    return blocks < 1 << 30 ? blocks : 1 << 30;
+    return blocks < most_blocks ? blocks : most_blocks;
 }
 
 struct quotient {

@@ -242,7 +242,7 @@ template <class T, int N> static cudaError_t run(const vdk_group_norm *a, cudaSt
     int64_t blocks = g.images * g.chunks * g.tiles;
     cudaError_t result = launch(gather_sums<T, N>, blocks, g.threads, sum_memory(g), stream, *a, g, w);
     if (result == cudaSuccess)
-        result = launch(join_sums, blocks_for(g.images * a->groups * warp_size, block_size), block_size, 0,
+        result = launch(join_sums, ceil_div(g.images * a->groups * warp_size, block_size), block_size, 0,
                         stream, *a, g, w);
     return result == cudaSuccess ? launch(normalise<T, N>, blocks, g.threads, 0, stream, *a, g, w) : result;
 }

@@ -98,6 +98,7 @@ static void wide_on_tensor_cores(void **state) {
         attend(float_types[t], 1, 1, 65, 1, 512, 1);
     }
     attend(VD_F16, 1, 3, 200, 1, 64, 4);
+    attend(VD_F16, 1, 1, 33, 1, 128, 1); /* in less shared memory than before */
 }
 
 static void widths(void **state) {

@@ -3,7 +3,8 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <new>
+#include <map>
+#include <mutex>
 #include <sys/mman.h>
 #include <vector>
 
@@ -15,7 +16,7 @@
 #error "switching fibers is written for x86-64, as is the CPU backend"
 #endif
 
-thread_local shim_position shim_here;
+thread_local uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 /* Saves the callee's registers and stack, and goes on where `to` was saved. */
 extern "C" void shim_switch(void **from, void *to);
@@ -46,10 +47,11 @@ shim_switch:
 namespace {
 
 constexpr int warp = 32, max_threads = 1024;
-constexpr size_t stack_bytes = 128 << 10, max_shared = 99 << 10; /* the least of the GPUs that we support */
+constexpr size_t stack_bytes = 128 << 10;
+constexpr int plain_shared = 48 << 10, max_shared = 99 << 10; /* the least of the GPUs that we support */
 
 [[noreturn]] void fail(const char *what, const char *call) {
-    fprintf(stderr, "shim: block %u, thread %u: %s %s\n", shim_here.block.x, shim_here.thread.x, what, call);
+    fprintf(stderr, "shim: block %u, thread %u: %s %s\n", blockIdx.x, threadIdx.x, what, call);
     abort();
 }
 
@@ -96,6 +98,33 @@ struct machine {
 };
 
 thread_local machine here;
+
+/* Bytes of shared memory that launches of each kernel may have. */
+class shared_limits {
+    std::mutex lock;
+    std::map<const void *, int> raised;
+
+  public:
+    int of(const void *kernel) {
+        std::lock_guard<std::mutex> guard(lock);
+        auto found = raised.find(kernel);
+        return found == raised.end() ? plain_shared : found->second;
+    }
+
+    cudaError_t raise(const void *kernel, int bytes) {
+        std::lock_guard<std::mutex> guard(lock);
+        int &limit = raised.emplace(kernel, plain_shared).first->second;
+        if (bytes < limit || bytes > max_shared)
+            return cudaErrorInvalidValue;
+        limit = bytes;
+        return cudaSuccess;
+    }
+};
+
+shared_limits &limits() {
+    static shared_limits all;
+    return all;
+}
 
 void *take_stack() {
     if (here.spare.empty()) {
@@ -155,7 +184,7 @@ void resume(int index) {
     fiber *f = &here.fibers[index];
     if (!f->stack)
         prepare(f);
-    shim_here.thread.x = (unsigned)index;
+    threadIdx.x = (unsigned)index;
     here.running = f;
     leaving(&here.scheduler_fake, f->stack, stack_bytes);
     shim_switch(&here.scheduler, f->at);
@@ -202,7 +231,7 @@ bool run_phase(int threads, bool backwards) {
 void run_block(const shim_grid &grid, int64_t block) {
     std::vector<unsigned char> shared(grid.shared, 0xff);
     here.shared = &shared;
-    shim_here.block.x = (unsigned)block;
+    blockIdx.x = (unsigned)block;
     for (int i = 0; i < grid.threads; i++)
         here.fibers[i] = {};
     bool backwards = block % 2;
@@ -214,14 +243,21 @@ void run_block(const shim_grid &grid, int64_t block) {
 
 bool shim_grid_valid(const shim_grid &grid) {
     return grid.blocks > 0 && grid.blocks <= INT32_MAX && grid.threads > 0 && grid.threads <= max_threads &&
-           grid.threads % warp == 0 && grid.shared <= max_shared;
+           grid.threads % warp == 0 && grid.shared <= (size_t)limits().of(grid.kernel);
+}
+
+int shim_shared_limit(const void *kernel) {
+    return limits().of(kernel);
+}
+
+cudaError_t shim_raise_shared_limit(const void *kernel, int bytes) {
+    return limits().raise(kernel, bytes);
 }
 
 void shim_run_grid(const shim_grid &grid, const std::function<void()> &thread) {
     here.thread = &thread;
-    shim_here = {};
-    shim_here.threads = {(unsigned)grid.threads, 1, 1};
-    shim_here.blocks = {(unsigned)grid.blocks, 1, 1};
+    blockDim = {(unsigned)grid.threads, 1, 1};
+    gridDim = {(unsigned)grid.blocks, 1, 1};
     for (int64_t block = 0; block < grid.blocks; block++)
         run_block(grid, block);
 }
@@ -235,7 +271,7 @@ void shim_wait_block() {
 }
 
 const unsigned char *shim_exchange(const char *call, const void *mine, size_t bytes) {
-    unsigned index = shim_here.thread.x;
+    unsigned index = threadIdx.x;
     unsigned char *slots = here.warps[index / warp].slots[here.running->rounds++ % 2];
     if (bytes > 0)
         memcpy(slots + index % warp * shim_slot, mine, bytes);

@@ -30,20 +30,13 @@
 
 /* ---- threads ---- */
 
-struct shim_position { /* of the running thread */
-    uint3 thread, block, threads, blocks;
-};
-extern thread_local shim_position shim_here;
-
-#define threadIdx shim_here.thread
-#define blockIdx shim_here.block
-#define blockDim shim_here.threads
-#define gridDim shim_here.blocks
+extern thread_local uint3 threadIdx, blockIdx, blockDim, gridDim; /* of the running thread */
 
 struct shim_grid {
     int64_t blocks;
     int threads;   /* of a block; a multiple of 32 */
     size_t shared; /* bytes */
+    const void *kernel;
 };
 
 /* False: no GPU of ours would take such a launch. */
@@ -54,20 +47,39 @@ unsigned char *shim_shared_memory();
 #define VDK_SHARED_MEMORY(name) unsigned char *name = shim_shared_memory()
 
 namespace vdk {
+constexpr int64_t most_blocks = 2; /* so that kernels loop, and still have a neighbour to race with */
+}
 
-template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared,
-                   cudaStream_t stream, Arguments... arguments) {
-    shim_grid grid = {blocks, threads, shared};
-    if (blocks == 0)
-        return cudaSuccess;
-    if (!shim_grid_valid(grid))
-        return cudaErrorInvalidConfiguration;
-    shim_enqueue(stream, [=] { shim_run_grid(grid, [&] { kernel(Parameters(arguments)...); }); });
+/* ---- the runtime's calls for a launch ---- */
+
+/* Bytes of shared memory that a kernel's launches may have. An error too where a kernel that had more is to
+ * have less: a graph that is already there may want that. */
+int shim_shared_limit(const void *kernel);
+cudaError_t shim_raise_shared_limit(const void *kernel, int bytes);
+
+template <class... Parameters>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, void (*kernel)(Parameters...)) {
+    attributes->maxDynamicSharedSizeBytes = shim_shared_limit((const void *)kernel);
     return cudaSuccess;
 }
 
-} // namespace vdk
+template <class... Parameters>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute, int value) {
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
+        return cudaErrorInvalidValue;
+    return shim_raise_shared_limit((const void *)kernel, value);
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+    shim_grid grid = {config->gridDim.x, (int)config->blockDim.x, config->dynamicSmemBytes,
+                      (const void *)kernel};
+    if (!shim_grid_valid(grid))
+        return cudaErrorInvalidConfiguration;
+    shim_enqueue(config->stream, [=] { shim_run_grid(grid, [&] { kernel(arguments...); }); });
+    return cudaSuccess;
+}
 
 /* ---- what threads do together ---- */
 
