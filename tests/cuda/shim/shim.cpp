@@ -1,16 +1,15 @@
 /* Grids on the host: see shim.h. One operating-system thread runs a grid; several may run grids at once. */
 #include "shim.h"
 
+#include "sanitizers.h"
+
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <sys/mman.h>
 #include <vector>
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 #ifndef __x86_64__
 #error "switching fibers is written for x86-64, as is the CPU backend"
@@ -63,13 +62,19 @@ struct copy {
     int group;
 };
 
+struct stack {
+    void *memory; /* lowest address */
+    void *strand;
+};
+
 struct fiber {
-    void *stack; /* lowest address; NULL until it first runs */
-    void *at;    /* saved stack pointer */
+    struct stack stack; /* all NULL until it first runs */
+    void *at;           /* saved stack pointer */
     enum state state;
     const char *call;         /* that it waits in */
     void *fake;               /* AddressSanitizer's own */
-    unsigned rounds;          /* exchanges so far */
+    unsigned rounds;          /* exchanges and barriers of its warp so far */
+    unsigned phases;          /* barriers of its block */
     int groups;               /* of copies, committed */
     std::vector<copy> copies; /* not yet made */
 };
@@ -78,22 +83,33 @@ struct exchange {
     alignas(16) unsigned char slots[2][warp * shim_slot]; /* the current call's, the one's before */
 };
 
+/* What no other block has. */
+struct block_memory {
+    std::vector<unsigned char> shared;
+    struct {
+        char block[2], warps[max_threads / warp][2]; /* the current barrier's, the one's before */
+    } marks;
+};
+
 /* What runs a block; one for each operating-system thread. */
 struct machine {
     fiber fibers[max_threads];
     exchange warps[max_threads / warp];
-    std::vector<void *> stacks, spare;
-    std::vector<unsigned char> *shared;
+    std::vector<stack> stacks, spare[sanitizers::teams];
+    block_memory *block;
     const std::function<void()> *thread;
+    char launch, end; /* marks of a grid */
     fiber *running;
     void *scheduler; /* its stack pointer, while a fiber runs */
-    void *scheduler_fake;
+    void *scheduler_strand, *scheduler_fake;
     const void *scheduler_stack;
     size_t scheduler_stack_bytes;
 
     ~machine() {
-        for (void *stack : stacks)
-            munmap(stack, stack_bytes);
+        for (stack s : stacks) {
+            munmap(s.memory, stack_bytes);
+            sanitizers::end_strand(s.strand);
+        }
     }
 };
 
@@ -126,45 +142,40 @@ shared_limits &limits() {
     return all;
 }
 
-void *take_stack() {
-    if (here.spare.empty()) {
-        void *stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (stack == MAP_FAILED)
-            fail("no memory for", "a stack");
-        here.stacks.push_back(stack);
-        return stack;
-    }
-    void *stack = here.spare.back();
-    here.spare.pop_back();
-    return stack;
+std::vector<stack> &spare_stacks() {
+    return here.spare[blockIdx.x % sanitizers::teams];
 }
 
-#ifdef __SANITIZE_ADDRESS__
-void leaving(void **fake, const void *stack, size_t bytes) {
-    __sanitizer_start_switch_fiber(fake, stack, bytes);
+stack take_stack() {
+    if (spare_stacks().empty()) {
+        void *memory = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED)
+            fail("no memory for", "a stack");
+        here.stacks.push_back({memory, sanitizers::new_strand()});
+        return here.stacks.back();
+    }
+    stack s = spare_stacks().back();
+    spare_stacks().pop_back();
+    return s;
 }
-void entered(void *fake, const void **stack, size_t *bytes) {
-    __sanitizer_finish_switch_fiber(fake, stack, bytes);
-}
-#else
-void leaving(void **, const void *, size_t) {}
-void entered(void *, const void **, size_t *) {}
-#endif
 
 /* From the running fiber to the scheduler. */
 void give_way(enum state state, const char *call) {
     fiber *f = here.running;
     f->state = state;
     f->call = call;
-    leaving(state == DONE ? nullptr : &f->fake, here.scheduler_stack, here.scheduler_stack_bytes);
+    sanitizers::leaving(state == DONE ? nullptr : &f->fake, here.scheduler_stack, here.scheduler_stack_bytes);
+    sanitizers::change_strand(here.scheduler_strand);
     shim_switch(&f->at, here.scheduler);
-    entered(f->fake, &here.scheduler_stack, &here.scheduler_stack_bytes);
+    sanitizers::entered(f->fake, &here.scheduler_stack, &here.scheduler_stack_bytes);
 }
 
 /* Never returns: the last give_way is not answered. Its frame stays on a stack that will be used again. */
 __attribute__((no_sanitize("address"))) void first_frame() {
-    entered(nullptr, &here.scheduler_stack, &here.scheduler_stack_bytes);
+    sanitizers::entered(nullptr, &here.scheduler_stack, &here.scheduler_stack_bytes);
+    sanitizers::acquire(&here.launch);
     (*here.thread)();
+    sanitizers::release(&here.end);
     give_way(DONE, "the end");
     abort();
 }
@@ -172,8 +183,8 @@ __attribute__((no_sanitize("address"))) void first_frame() {
 /* As if shim_switch had been called where first_frame begins. */
 void prepare(fiber *f) {
     f->stack = take_stack();
-    void **top =
-        (void **)((char *)f->stack + stack_bytes) - 2; /* so that first_frame finds the ABI's alignment */
+    char *end = (char *)f->stack.memory + stack_bytes;
+    void **top = (void **)end - 2; /* so that first_frame finds the ABI's alignment */
     *top-- = (void *)first_frame;
     for (int i = 0; i < 6; i++)
         *top-- = nullptr;
@@ -182,15 +193,14 @@ void prepare(fiber *f) {
 
 void resume(int index) {
     fiber *f = &here.fibers[index];
-    if (!f->stack)
+    if (!f->stack.memory)
         prepare(f);
     threadIdx.x = (unsigned)index;
     here.running = f;
-    leaving(&here.scheduler_fake, f->stack, stack_bytes);
+    sanitizers::leaving(&here.scheduler_fake, f->stack.memory, stack_bytes);
+    sanitizers::change_strand(f->stack.strand);
     shim_switch(&here.scheduler, f->at);
-    entered(here.scheduler_fake, nullptr, nullptr);
-    if (f->state == DONE)
-        here.spare.push_back(f->stack);
+    sanitizers::entered(here.scheduler_fake, nullptr, nullptr);
 }
 
 /* Runs a warp until all of its lanes are done or at the block's barrier. */
@@ -229,14 +239,26 @@ bool run_phase(int threads, bool backwards) {
 }
 
 void run_block(const shim_grid &grid, int64_t block) {
-    std::vector<unsigned char> shared(grid.shared, 0xff);
-    here.shared = &shared;
+    auto memory = std::make_unique<block_memory>();
+    memory->shared.assign(grid.shared, 0xff);
+    here.block = memory.get();
     blockIdx.x = (unsigned)block;
     for (int i = 0; i < grid.threads; i++)
         here.fibers[i] = {};
     bool backwards = block % 2;
     while (run_phase(grid.threads, backwards))
         backwards = !backwards;
+    for (int i = 0; i < grid.threads; i++)
+        spare_stacks().push_back(here.fibers[i].stack);
+}
+
+void make_copy(const copy &c) {
+    if (c.from) {
+        memcpy(c.to, c.from, 16);
+        sanitizers::did_read(c.from);
+    } else
+        memset(c.to, 0, 16);
+    sanitizers::did_write(c.to);
 }
 
 } // namespace
@@ -255,31 +277,59 @@ cudaError_t shim_raise_shared_limit(const void *kernel, int bytes) {
 }
 
 void shim_run_grid(const shim_grid &grid, const std::function<void()> &thread) {
+    sanitizers::unseen scheduling;
     here.thread = &thread;
+    here.scheduler_strand = sanitizers::strand_in_use();
     blockDim = {(unsigned)grid.threads, 1, 1};
     gridDim = {(unsigned)grid.blocks, 1, 1};
+    sanitizers::release(&here.launch);
     for (int64_t block = 0; block < grid.blocks; block++)
         run_block(grid, block);
+    sanitizers::acquire(&here.end);
 }
 
 unsigned char *shim_shared_memory() {
-    return here.shared->data();
+    return here.block->shared.data();
 }
 
 void shim_wait_block() {
+    char *mark = &here.block->marks.block[here.running->phases++ % 2];
+    sanitizers::release(mark);
     give_way(AT_BLOCK, "__syncthreads");
+    sanitizers::acquire(mark);
+}
+
+void shim_wait_warp() {
+    char *mark = &here.block->marks.warps[threadIdx.x / warp][here.running->rounds++ % 2];
+    sanitizers::release(mark);
+    give_way(AT_WARP, "__syncwarp");
+    sanitizers::acquire(mark);
 }
 
 const unsigned char *shim_exchange(const char *call, const void *mine, size_t bytes) {
     unsigned index = threadIdx.x;
     unsigned char *slots = here.warps[index / warp].slots[here.running->rounds++ % 2];
-    if (bytes > 0)
+    {
+        sanitizers::unseen copying;
         memcpy(slots + index % warp * shim_slot, mine, bytes);
+    }
     give_way(AT_WARP, call);
     return slots;
 }
 
+void shim_expect_aligned(const char *call, const void *address) {
+    if ((uintptr_t)address % 16 != 0)
+        fail("an address is not 16-byte aligned in", call);
+}
+
 void shim_copy_later(void *to, const void *from, bool inside) {
+    shim_expect_aligned("cp.async", to);
+    shim_expect_aligned("cp.async", from);
+    if (inside)
+        sanitizers::did_read(from);
+    memset(to, 0xff, 16);
+    sanitizers::did_write(to);
+    sanitizers::unseen queueing;
     here.running->copies.push_back({to, inside ? from : nullptr, here.running->groups});
 }
 
@@ -291,9 +341,7 @@ void shim_wait_for_copies(int left) {
     fiber *f = here.running;
     auto late = f->copies.begin();
     for (; late != f->copies.end() && late->group < f->groups - left; ++late)
-        if (late->from)
-            memcpy(late->to, late->from, 16);
-        else
-            memset(late->to, 0, 16);
+        make_copy(*late);
+    sanitizers::unseen queueing;
     f->copies.erase(f->copies.begin(), late);
 }

@@ -1,8 +1,9 @@
 /* Compiles the .cu files of kernels as plain C++ for the host: g++ -x c++ -include shim.h. A launch
  * becomes a call of shim_enqueue (enqueue.h); a grid runs block after block, each thread of a block as a
  * fiber that gives way where threads of a GPU wait for each other. Which fiber goes first changes from
- * round to round, so that a missing barrier shows. Shared memory has exactly the size that was asked for
- * and begins as NaN; calls that the lanes of a warp must make together end the program when they do not. */
+ * round to round, so that a missing barrier shows; where ThreadSanitizer looks, every one that it comes
+ * across does. Shared memory has exactly the size that was asked for and begins as NaN; calls that the lanes
+ * of a warp must make together end the program when they do not. */
 #ifndef VD_TESTS_CUDA_SHIM_SHIM_H
 #define VD_TESTS_CUDA_SHIM_SHIM_H
 
@@ -84,6 +85,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
 /* ---- what threads do together ---- */
 
 void shim_wait_block();
+void shim_wait_warp();
 
 /* Every lane gives `bytes` <= 64 to its warp and waits for the others; `call` names what is called, the
  * same in each. The results, 64 bytes apart, stay until the call after the next. */
@@ -91,7 +93,7 @@ const unsigned char *shim_exchange(const char *call, const void *mine, size_t by
 constexpr size_t shim_slot = 64;
 
 #define __syncthreads() shim_wait_block()
-#define __syncwarp(...) ((void)shim_exchange("__syncwarp", nullptr, 0))
+#define __syncwarp(...) shim_wait_warp()
 
 template <class T> T shim_from_lane(const unsigned char *slots, int lane) {
     T value;
@@ -111,7 +113,11 @@ template <class T> T __shfl_sync(unsigned, T value, int lane) {
     return shim_from_lane<T>(shim_exchange("__shfl_sync", &value, sizeof value), lane);
 }
 
-/* Copies of 16 bytes, or of zeros, that are made when their thread waits for them, and no sooner. */
+/* Ends the program where `call` may not have such an address. */
+void shim_expect_aligned(const char *call, const void *address);
+
+/* Copies of 16 bytes, or of zeros, that are made when their thread waits for them, and no sooner; until then
+ * there is NaN in their place. */
 void shim_copy_later(void *to, const void *from, bool inside);
 void shim_commit_copies();
 void shim_wait_for_copies(int left);
@@ -162,8 +168,10 @@ static inline float shim_half(uint32_t two, int which, __nv_bfloat16) {
     return __int_as_float((int)(which ? two & 0xffff0000u : two << 16));
 }
 
-/* Lane 4r + q holds of A rows r and r + 8, of B and of the sums columns as in PTX's m16n8k16. */
-template <class T> void mma(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+/* Lane 4r + q holds of A rows r and r + 8, of B and of the sums columns as in PTX's m16n8k16. Registers only:
+ * ThreadSanitizer has nothing to see, and would take a third of its time to look. */
+template <class T>
+[[gnu::no_sanitize("thread")]] void mma(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
     const unsigned char *slots = shim_exchange("mma", mine, sizeof mine);
     int row = shim_lane() / 4, column = shim_lane() % 4 * 2;
@@ -184,6 +192,7 @@ template <class T> void mma(float (&sums)[4], const uint32_t (&a)[4], uint32_t b
 /* Lane l's address is that of row l % 8 of matrix l / 8, 16 bytes; with `transposed` lanes receive
  * columns. */
 static inline void shim_load_matrices(uint32_t *out, int count, const void *row, bool transposed) {
+    shim_expect_aligned("ldmatrix", row);
     const unsigned char *slots = shim_exchange("ldmatrix", &row, sizeof row);
     int r = shim_lane() / 4, q = shim_lane() % 4 * 2;
     for (int m = 0; m < count; m++) {
