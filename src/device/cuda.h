@@ -76,6 +76,7 @@ typedef struct vd_cuda_planner {
     vd_cuda_math *math;
     vd_cuda_weights *weights;
     const vd_program *program;
+    size_t piece_bytes; /* a convolution that wants more scratch takes a few images at a time; 0: its limit */
 } vd_cuda_planner;
 
 /* An operation planned for its shape. */

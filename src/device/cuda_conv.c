@@ -1,10 +1,14 @@
 /* Convolutions: a group norm or a resize into scratch, then the library's convolution with bias and
- * residual, or, where it has none, the patches of the input as a matrix and a product, piece by piece. */
+ * residual, or, where it has none, the patches of the input as a matrix and a product, piece by piece.
+ * Images do not depend on each other: where scratch for all of them would be large, some are done at a
+ * time, always the same number, so that one plan is enough. */
 #include "device/cuda_lower.h"
 
 enum {
-    PATCH_BYTES = 64 << 20, /* of one piece */
-    CHANNELS = 8,           /* libraries want rows of 16 bytes: 16-bit channels are filled up to this */
+    SCRATCH_BYTES = 256 << 20, /* where more would be needed, some images at a time */
+    PATCH_BYTES = 64 << 20,    /* of one piece */
+    CHANNELS = 8,              /* libraries want rows of 16 bytes: 16-bit channels are filled up to this */
+    ALIGNMENT = 16,            /* of every tensor's first byte */
 };
 
 struct vd_cuda_step {
@@ -14,6 +18,7 @@ struct vd_cuda_step {
     vd_cuda_plan *conv;       /* NULL: by patches */
     vd_cuda_plan *product[2]; /* of a whole piece and of the last one; the same when pieces divide */
     vd_cuda_conv_spec spec;   /* as the library sees it: padded channels, resized input */
+    int64_t turns;            /* everything below is for one of so many equal shares of the images */
     vd_shape src;             /* of the first source */
     int64_t c, k;             /* channels as they are */
     int64_t rows, piece;      /* pixels of the result; of a piece */
@@ -121,19 +126,48 @@ static void plan_scratch(const vd_conv *op, vd_cuda_step *s, size_t *scratch) {
         s->cropped_at = vd_cuda_take(scratch, rows * (size_t)s->k * element);
 }
 
-static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_step *s, size_t *scratch,
-                    vd_error *err) {
-    const vd_conv *op = &generic->conv;
+/* Bytes of one turn's share of a value. */
+static size_t share_bytes(const vd_program *p, vd_value v, int64_t turns) {
+    int64_t count = v == VD_NONE ? 0 : vd_shape_count(vd_program_shape(p, v));
+    return count ? (size_t)(count / turns) * vd_dtype_bytes(vd_cuda_dtype(p, v)) : 0;
+}
+
+/* Whether all shares are equal and begin where tensors may. */
+static bool divides(const vd_program *p, const vd_conv *op, int64_t turns) {
+    size_t bytes =
+        share_bytes(p, op->src, turns) | share_bytes(p, op->src1, turns) | share_bytes(p, op->dst, turns);
+    return vd_program_shape(p, op->src).n % turns == 0 && bytes % ALIGNMENT == 0;
+}
+
+/* Everything but the library's plans, for the images of one of `turns` turns. */
+static vd_code plan_turn(const vd_cuda_planner *pl, const vd_conv *op, vd_cuda_step *s, int64_t turns,
+                         size_t *scratch, vd_error *err) {
     const vd_program *p = pl->program;
+    s->turns = turns;
     s->src = vd_program_shape(p, op->src);
-    s->c = op->weight->dims[1];
-    s->k = op->weight->dims[0];
-    s->rows = vd_shape_rows(vd_program_shape(p, op->dst));
-    s->direct = s->k == padded(s->k, p->dtype) && vd_cuda_dtype(p, op->dst) == p->dtype;
+    s->src.n /= turns;
+    s->rows = vd_shape_rows(vd_program_shape(p, op->dst)) / turns;
     VD_TRY(plan_constants(pl, op, s, scratch, err));
     s->spec = spec_of(p, op, s);
     s->resized = s->spec.h != s->src.h || s->spec.w != s->src.w;
     plan_scratch(op, s, scratch);
+    return VD_OK;
+}
+
+static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_step *s, size_t *scratch,
+                    vd_error *err) {
+    const vd_conv *op = &generic->conv;
+    const vd_program *p = pl->program;
+    const size_t limit = pl->piece_bytes ? pl->piece_bytes : SCRATCH_BYTES, before = *scratch;
+    s->c = op->weight->dims[1];
+    s->k = op->weight->dims[0];
+    s->direct = s->k == padded(s->k, p->dtype) && vd_cuda_dtype(p, op->dst) == p->dtype;
+    VD_TRY(plan_turn(pl, op, s, 1, scratch, err));
+    for (int64_t turns = 2; *scratch - before > limit && turns <= vd_program_shape(p, op->src).n; turns++)
+        if (divides(p, op, turns)) {
+            *scratch = before;
+            VD_TRY(plan_turn(pl, op, s, turns, scratch, err));
+        }
     return plan_library(pl, s, scratch, err);
 }
 
@@ -157,13 +191,24 @@ static vd_code resize(const vd_cuda_step *s, const vd_cuda_call *call, const voi
     return vd_cuda_ran(call, vdk_run_resize(&r, call->stream), "resize", err);
 }
 
+/* One turn's operands. */
+typedef struct operands {
+    const void *src, *src1, *bias, *residual;
+    void *dst;
+} operands;
+
+static void *share(const vd_cuda_step *s, const vd_cuda_call *call, vd_value v, int64_t turn) {
+    char *value = vd_cuda_value(call, v);
+    return value ? value + (size_t)turn * share_bytes(call->program, v, s->turns) : NULL;
+}
+
 /* What the convolution reads. */
-static vd_code prepare(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const void **x,
-                       vd_error *err) {
+static vd_code prepare(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const operands *o,
+                       const void **x, vd_error *err) {
     const vd_cuda_conv_spec *c = &s->spec;
-    *x = vd_cuda_value(call, op->src);
+    *x = o->src;
     if (op->norm.kind != VD_NORM_NONE)
-        VD_TRY(vd_cuda_norm_run(&s->norm, call, *x, vd_cuda_value(call, op->src1), x, err));
+        VD_TRY(vd_cuda_norm_run(&s->norm, call, o->src, o->src1, x, err));
     if (s->resized)
         VD_TRY(resize(s, call, x, err));
     if (c->c == s->c)
@@ -216,28 +261,40 @@ static vd_code run_pieces(const vd_cuda_step *s, const vd_cuda_call *call, const
 }
 
 /* From the raw result to dst: without the channels that filled it up, in dst's type, plus the residual. */
-static vd_code finish(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, vd_error *err) {
+static vd_code finish(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const operands *o,
+                      vd_error *err) {
     vd_dtype dtype = s->spec.dtype, to = vd_cuda_dtype(call->program, op->dst);
-    const void *raw = vd_cuda_at(call, s->raw_at), *residual = vd_cuda_value(call, op->residual);
-    void *dst = vd_cuda_value(call, op->dst), *cropped = vd_cuda_at(call, s->cropped_at);
-    if (!residual)
-        return vd_cuda_repitch(call, raw, dtype, s->spec.k, dst, to, s->k, s->rows, err);
+    const void *raw = vd_cuda_at(call, s->raw_at);
+    void *cropped = vd_cuda_at(call, s->cropped_at);
+    if (!o->residual)
+        return vd_cuda_repitch(call, raw, dtype, s->spec.k, o->dst, to, s->k, s->rows, err);
     VD_TRY(vd_cuda_repitch(call, raw, dtype, s->spec.k, cropped, dtype, s->k, s->rows, err));
-    return vd_cuda_activate(call, VD_ACT_NONE, cropped, dtype, s->rows, s->k, residual, dst, to, err);
+    return vd_cuda_activate(call, VD_ACT_NONE, cropped, dtype, s->rows, s->k, o->residual, o->dst, to, err);
+}
+
+static vd_code run_turn(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const operands *o,
+                        vd_error *err) {
+    const void *x, *z = s->direct ? o->residual : NULL;
+    void *y = s->direct ? o->dst : vd_cuda_at(call, s->raw_at);
+    VD_TRY(prepare(op, s, call, o, &x, err));
+    if (s->conv)
+        VD_TRY(vd_cuda_conv_run(s->conv, call->stream, x, vd_cuda_constant_data(s->weight), o->bias, z, y,
+                                vd_cuda_at(call, s->workspace), err));
+    else
+        VD_TRY(run_pieces(s, call, x, o->bias, z, y, err));
+    return s->direct ? VD_OK : finish(op, s, call, o, err);
 }
 
 static vd_code run(const vd_op *generic, const vd_cuda_step *s, const vd_cuda_call *call, vd_error *err) {
     const vd_conv *op = &generic->conv;
-    const void *x, *bias, *z = s->direct ? vd_cuda_value(call, op->residual) : NULL;
-    void *y = s->direct ? vd_cuda_value(call, op->dst) : vd_cuda_at(call, s->raw_at);
-    VD_TRY(prepare(op, s, call, &x, err));
+    const void *bias;
     VD_TRY(vd_cuda_bias_data(&s->bias, call, &bias, err));
-    if (s->conv)
-        VD_TRY(vd_cuda_conv_run(s->conv, call->stream, x, vd_cuda_constant_data(s->weight), bias, z, y,
-                                vd_cuda_at(call, s->workspace), err));
-    else
-        VD_TRY(run_pieces(s, call, x, bias, z, y, err));
-    return s->direct ? VD_OK : finish(op, s, call, err);
+    for (int64_t i = 0; i < s->turns; i++) {
+        operands o = {share(s, call, op->src, i), share(s, call, op->src1, i), bias,
+                      share(s, call, op->residual, i), share(s, call, op->dst, i)};
+        VD_TRY(run_turn(op, s, call, &o, err));
+    }
+    return VD_OK;
 }
 
 static void close_step(vd_cuda_step *s) {

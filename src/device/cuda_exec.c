@@ -62,7 +62,7 @@ static vd_code plan_op(part *t, int i, vd_error *err) {
     if (!entry->plan)
         return VD_OK;
     size_t scratch = 0;
-    vd_cuda_planner planner = {t->device->math, t->device->weights, t->program};
+    vd_cuda_planner planner = {.math = t->device->math, .weights = t->device->weights, .program = t->program};
     if (!(t->steps[i] = calloc(1, entry->step_bytes)))
         return vd_fail_memory(err, vd_op_name(op->kind), entry->step_bytes);
     if (entry->plan(&planner, op, t->steps[i], &scratch, err) != VD_OK)

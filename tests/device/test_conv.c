@@ -344,6 +344,19 @@ static void test_bf16(void **state) {
     test_conv(VD_BF16, false);
 }
 
+static void test_other_ways(void **state) {
+    (void)state;
+    const char *way;
+    op_env env;
+    op_env_open(&env);
+    for (int i = 0; (way = op_use_way(&env, i)); i++) {
+        print_message("%s\n", way);
+        for (int k = 0; k < CASES; k++)
+            run_case(&env, &cases[k], VD_F16, VD_F16);
+    }
+    op_env_close(&env);
+}
+
 /* Products of bf16 numbers, which this machine may have without preferring them. */
 static void test_bf16_products(void **state) {
     (void)state;
@@ -354,6 +367,7 @@ static void test_bf16_products(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_fp32), cmocka_unit_test(test_fp16),
-                                       cmocka_unit_test(test_bf16), cmocka_unit_test(test_bf16_products)};
+                                       cmocka_unit_test(test_bf16), cmocka_unit_test(test_other_ways),
+                                       cmocka_unit_test(test_bf16_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,7 +46,7 @@ typedef struct lowered {
 
 static lowered lower(vd_cuda_math *m, vd_cuda_weights *w, vd_program *p) {
     lowered l = {p, calloc((size_t)p->op_count, sizeof *l.steps)};
-    vd_cuda_planner planner = {m, w, p};
+    vd_cuda_planner planner = {.math = m, .weights = w, .program = p};
     assert_non_null(l.steps);
     for (int i = 0; i < p->op_count; i++) {
         const vd_cuda_op *op = vd_cuda_ops[p->ops[i].kind];
