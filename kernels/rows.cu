@@ -107,6 +107,18 @@ template <class T, int N> __global__ void __launch_bounds__(block_size) resize(v
     });
 }
 
+/* ---- phases of twice the size ---- */
+
+template <class T, int N> __global__ void __launch_bounds__(block_size) unphase(vdk_unphase a) {
+    for_cells<N>(4 * a.n * a.h * a.w, a.c, [&](int64_t pixel, int64_t j) {
+        quotient line = divide(pixel, 2 * a.w), image = divide(line.whole, 2 * a.h);
+        int64_t row = image.rest, column = line.rest, phase = row % 2 * 2 + column % 2;
+        int64_t from = (image.whole * (a.h + 1) + (row + 1) / 2) * (a.w + 1) + (column + 1) / 2;
+        *reinterpret_cast<pack<T, N> *>(static_cast<T *>(a.y) + pixel * a.c + j) =
+            load_pack<N>(static_cast<const T *>(a.x) + (4 * from + phase) * a.c + j);
+    });
+}
+
 /* ---- pictures ---- */
 
 /* A comparison with NaN is false, so NaN becomes 0. */
@@ -192,6 +204,17 @@ cudaError_t vdk_run_resize(const vdk_resize *a, cudaStream_t stream) {
             constexpr int N = decltype(width)::value;
             return launch(resize<T, N>, blocks_for(a->n * a->h * a->w * (a->c / N), block_size), block_size,
                           0, stream, *a);
+        });
+    });
+}
+
+cudaError_t vdk_run_unphase(const vdk_unphase *a, cudaStream_t stream) {
+    return for_type(a->dtype, [&](auto type) {
+        using T = decltype(type);
+        return for_width<lanes<T>>(a->c % lanes<T> == 0, [&](auto width) {
+            constexpr int N = decltype(width)::value;
+            return launch(unphase<T, N>, blocks_for(4 * a->n * a->h * a->w * (a->c / N), block_size),
+                          block_size, 0, stream, *a);
         });
     });
 }

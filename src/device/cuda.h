@@ -19,7 +19,13 @@ bool vd_cuda_poisons(cudaError_t result);
 typedef enum vd_cuda_layout {
     VD_CUDA_DENSE,  /* as it is */
     VD_CUDA_FILTER, /* [k, c, kh, kw] -> [k, kh, kw, c] */
+    /* [k, c, 3, 3] -> [4, k, 2, 2, c]: what a filter is on a picture before nearest neighbour doubles it.
+     * Taps that meet on one pixel there are summed in fp32; phase 2a + b is for pixels (2i + a, 2j + b) of
+     * the result, on pixels (i - 1 + a .. i + a, j - 1 + b .. j + b) (cuda.md 2.4). A vector [k] -> [4, k].
+     * Rows are filled up in each phase. */
+    VD_CUDA_PHASES,
 } vd_cuda_layout;
+enum { VD_CUDA_PHASE_COUNT = 4 };
 
 /* How a constant lies in device memory. Folding (cuda.md 2.4) is done in fp32 before the one rounding. */
 typedef struct vd_cuda_packing {

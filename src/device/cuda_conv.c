@@ -1,7 +1,11 @@
 /* Convolutions: a group norm or a resize into scratch, then the library's convolution with bias and
  * residual, or, where it has none, the patches of the input as a matrix and a product, piece by piece.
  * Images do not depend on each other: where scratch for all of them would be large, some are done at a
- * time, always the same number, so that one plan is enough. */
+ * time, always the same number, so that one plan is enough.
+ *
+ * A 3x3 convolution of an input that nearest neighbour doubled sees every pixel of the source more than
+ * once. It is four 2x2 convolutions of the source, one for each phase of the result: here one convolution
+ * with four times the channels, put in order afterwards (cuda.md 2.4). */
 #include "device/cuda_lower.h"
 
 enum {
@@ -17,18 +21,37 @@ struct vd_cuda_step {
     vd_cuda_constant *weight; /* [out, kh, kw, in] */
     vd_cuda_plan *conv;       /* NULL: by patches */
     vd_cuda_plan *product[2]; /* of a whole piece and of the last one; the same when pieces divide */
-    vd_cuda_conv_spec spec;   /* as the library sees it: padded channels, resized input */
+    vd_cuda_conv_spec spec;   /* as the library sees it: padded channels, resized input, phases */
     int64_t turns;            /* everything below is for one of so many equal shares of the images */
     vd_shape src;             /* of the first source */
     int64_t c, k;             /* channels as they are */
-    int64_t rows, piece;      /* pixels of the result; of a piece */
-    bool resized;
-    bool direct; /* the library writes to dst, with the residual; else to raw_at */
-    size_t resized_at, padded_at, patches_at, raw_at, cropped_at, workspace;
+    int64_t pixels;           /* of dst */
+    int64_t rows, piece;      /* pixels of the library's result; of a piece */
+    bool resized, phased;
+    bool direct; /* the library's result, with the residual, is dst but for its phases; else raw_at gets it */
+    size_t resized_at, padded_at, patches_at, phases_at, raw_at, cropped_at, workspace;
 };
 
 static int64_t padded(int64_t channels, vd_dtype dtype) {
     return dtype == VD_F32 ? channels : (channels + CHANNELS - 1) / CHANNELS * CHANNELS;
+}
+
+/* Whether the input is doubled and then read by a 3x3 kernel that keeps the size. */
+static bool has_phases(const vd_conv *op, vd_shape src) {
+    bool doubled = op->in_h == 2 * src.h && op->in_w == 2 * src.w;
+    bool same = op->pad_top == 1 && op->pad_left == 1 && op->pad_bottom == 1 && op->pad_right == 1;
+    return doubled && same && op->stride == 1 && op->weight->dims[2] == 3 && op->weight->dims[3] == 3;
+}
+
+/* The convolution that gives all phases at once: pixel (i, j) of its result sees the 2x2 pixels of the
+ * source that end at (i, j), so that there is one row and one column more than in the source. */
+static void spread_phases(vd_cuda_conv_spec *c, vd_shape src) {
+    c->h = src.h;
+    c->w = src.w;
+    c->oh = src.h + 1;
+    c->ow = src.w + 1;
+    c->k *= VD_CUDA_PHASE_COUNT;
+    c->kh = c->kw = 2;
 }
 
 static vd_cuda_conv_spec spec_of(const vd_program *p, const vd_conv *op, const vd_cuda_step *s) {
@@ -62,9 +85,11 @@ static vd_code plan_constants(const vd_cuda_planner *pl, const vd_conv *op, vd_c
                               vd_error *err) {
     vd_dtype dtype = pl->program->dtype;
     int64_t k = padded(s->k, dtype);
-    vd_cuda_packing weight = VD_CUDA_PACKING(.constant = op->weight, .layout = VD_CUDA_FILTER, .dtype = dtype,
-                                             .pad_k = k, .pad_c = padded(s->c, dtype));
+    vd_cuda_packing weight =
+        VD_CUDA_PACKING(.constant = op->weight, .dtype = dtype, .pad_k = k, .pad_c = padded(s->c, dtype));
     vd_cuda_packing bias = VD_CUDA_PACKING(.constant = op->bias);
+    weight.layout = s->phased ? VD_CUDA_PHASES : VD_CUDA_FILTER;
+    bias.layout = s->phased ? VD_CUDA_PHASES : VD_CUDA_DENSE;
     VD_TRY(vd_cuda_norm_plan(pl, &op->norm, false, s->src, s->c - s->src.c, &s->norm, scratch, err));
     VD_TRY(vd_cuda_constant_plan(pl->weights, &weight, &s->weight, err));
     return vd_cuda_bias_plan(pl, &bias, op->bias_value, dtype, s->k, k, &s->bias, scratch, err);
@@ -115,15 +140,17 @@ static vd_code plan_library(const vd_cuda_planner *pl, vd_cuda_step *s, size_t *
 
 static void plan_scratch(const vd_conv *op, vd_cuda_step *s, size_t *scratch) {
     size_t element = vd_dtype_bytes(s->spec.dtype);
-    size_t pixels = (size_t)(s->spec.n * s->spec.h * s->spec.w), rows = (size_t)s->rows;
+    size_t in = (size_t)(s->spec.n * s->spec.h * s->spec.w), out = (size_t)s->pixels;
     if (s->resized)
-        s->resized_at = vd_cuda_take(scratch, pixels * (size_t)s->c * element);
+        s->resized_at = vd_cuda_take(scratch, in * (size_t)s->c * element);
     if (s->spec.c != s->c)
-        s->padded_at = vd_cuda_take(scratch, pixels * (size_t)s->spec.c * element);
+        s->padded_at = vd_cuda_take(scratch, in * (size_t)s->spec.c * element);
+    if (s->phased)
+        s->phases_at = vd_cuda_take(scratch, (size_t)(s->rows * s->spec.k) * element);
     if (!s->direct)
-        s->raw_at = vd_cuda_take(scratch, rows * (size_t)s->spec.k * element);
+        s->raw_at = vd_cuda_take(scratch, out * (size_t)padded(s->k, s->spec.dtype) * element);
     if (!s->direct && op->residual != VD_NONE)
-        s->cropped_at = vd_cuda_take(scratch, rows * (size_t)s->k * element);
+        s->cropped_at = vd_cuda_take(scratch, out * (size_t)s->k * element);
 }
 
 /* Bytes of one turn's share of a value. */
@@ -146,9 +173,12 @@ static vd_code plan_turn(const vd_cuda_planner *pl, const vd_conv *op, vd_cuda_s
     s->turns = turns;
     s->src = vd_program_shape(p, op->src);
     s->src.n /= turns;
-    s->rows = vd_shape_rows(vd_program_shape(p, op->dst)) / turns;
+    s->pixels = vd_shape_rows(vd_program_shape(p, op->dst)) / turns;
     VD_TRY(plan_constants(pl, op, s, scratch, err));
     s->spec = spec_of(p, op, s);
+    if (s->phased)
+        spread_phases(&s->spec, s->src);
+    s->rows = s->spec.n * s->spec.oh * s->spec.ow;
     s->resized = s->spec.h != s->src.h || s->spec.w != s->src.w;
     plan_scratch(op, s, scratch);
     return VD_OK;
@@ -161,7 +191,9 @@ static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_ste
     const size_t limit = pl->piece_bytes ? pl->piece_bytes : SCRATCH_BYTES, before = *scratch;
     s->c = op->weight->dims[1];
     s->k = op->weight->dims[0];
-    s->direct = s->k == padded(s->k, p->dtype) && vd_cuda_dtype(p, op->dst) == p->dtype;
+    s->phased = has_phases(op, vd_program_shape(p, op->src));
+    s->direct = s->k == padded(s->k, p->dtype) && vd_cuda_dtype(p, op->dst) == p->dtype &&
+                !(s->phased && op->residual != VD_NONE);
     VD_TRY(plan_turn(pl, op, s, 1, scratch, err));
     for (int64_t turns = 2; *scratch - before > limit && turns <= vd_program_shape(p, op->src).n; turns++)
         if (divides(p, op, turns)) {
@@ -260,28 +292,43 @@ static vd_code run_pieces(const vd_cuda_step *s, const vd_cuda_call *call, const
     return VD_OK;
 }
 
+static vd_code unphase(const vd_cuda_step *s, const vd_cuda_call *call, void *y, vd_error *err) {
+    vdk_unphase u = {.x = vd_cuda_at(call, s->phases_at),
+                     .y = y,
+                     .n = s->src.n,
+                     .h = s->src.h,
+                     .w = s->src.w,
+                     .c = padded(s->k, s->spec.dtype),
+                     .dtype = s->spec.dtype};
+    return vd_cuda_ran(call, vdk_run_unphase(&u, call->stream), "phases", err);
+}
+
 /* From the raw result to dst: without the channels that filled it up, in dst's type, plus the residual. */
 static vd_code finish(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const operands *o,
                       vd_error *err) {
     vd_dtype dtype = s->spec.dtype, to = vd_cuda_dtype(call->program, op->dst);
+    int64_t wide = padded(s->k, dtype);
     const void *raw = vd_cuda_at(call, s->raw_at);
     void *cropped = vd_cuda_at(call, s->cropped_at);
     if (!o->residual)
-        return vd_cuda_repitch(call, raw, dtype, s->spec.k, o->dst, to, s->k, s->rows, err);
-    VD_TRY(vd_cuda_repitch(call, raw, dtype, s->spec.k, cropped, dtype, s->k, s->rows, err));
-    return vd_cuda_activate(call, VD_ACT_NONE, cropped, dtype, s->rows, s->k, o->residual, o->dst, to, err);
+        return vd_cuda_repitch(call, raw, dtype, wide, o->dst, to, s->k, s->pixels, err);
+    VD_TRY(vd_cuda_repitch(call, raw, dtype, wide, cropped, dtype, s->k, s->pixels, err));
+    return vd_cuda_activate(call, VD_ACT_NONE, cropped, dtype, s->pixels, s->k, o->residual, o->dst, to, err);
 }
 
 static vd_code run_turn(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const operands *o,
                         vd_error *err) {
     const void *x, *z = s->direct ? o->residual : NULL;
-    void *y = s->direct ? o->dst : vd_cuda_at(call, s->raw_at);
+    void *whole = s->direct ? o->dst : vd_cuda_at(call, s->raw_at);
+    void *y = s->phased ? vd_cuda_at(call, s->phases_at) : whole;
     VD_TRY(prepare(op, s, call, o, &x, err));
     if (s->conv)
         VD_TRY(vd_cuda_conv_run(s->conv, call->stream, x, vd_cuda_constant_data(s->weight), o->bias, z, y,
                                 vd_cuda_at(call, s->workspace), err));
     else
         VD_TRY(run_pieces(s, call, x, o->bias, z, y, err));
+    if (s->phased)
+        VD_TRY(unphase(s, call, whole, err));
     return s->direct ? VD_OK : finish(op, s, call, o, err);
 }
 

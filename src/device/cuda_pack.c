@@ -9,7 +9,11 @@ static int64_t count_of(const vd_constant *c) {
     return c->dims[0] * c->dims[1] * c->dims[2] * c->dims[3];
 }
 
-/* Rows and channels of the packed tensor, padding included. */
+static int64_t phases(const vd_cuda_packing *p) {
+    return p->layout == VD_CUDA_PHASES ? VD_CUDA_PHASE_COUNT : 1;
+}
+
+/* Rows of each phase and channels of the packed tensor, padding included. */
 static int64_t packed_rows(const vd_cuda_packing *p) {
     int64_t rows = p->constant ? p->constant->dims[0] : p->matrix->dims[0];
     return p->pad_k > rows ? p->pad_k : rows;
@@ -22,8 +26,18 @@ static int64_t taps(const vd_cuda_packing *p) {
     return p->constant ? p->constant->dims[2] * p->constant->dims[3] : 1;
 }
 
+/* Of `size` taps in a row, those that see different pixels before these are doubled. */
+static int64_t distinct(int64_t size) {
+    return (size + 1) / 2;
+}
+
+static int64_t packed_taps(const vd_cuda_packing *p) {
+    const vd_constant *c = p->constant;
+    return p->layout == VD_CUDA_PHASES ? distinct(c->dims[2]) * distinct(c->dims[3]) : taps(p);
+}
+
 static int64_t packed_count(const vd_cuda_packing *p) {
-    return packed_rows(p) * taps(p) * packed_channels(p);
+    return phases(p) * packed_rows(p) * packed_taps(p) * packed_channels(p);
 }
 
 size_t vd_cuda_packed_bytes(const vd_cuda_packing *p) {
@@ -100,17 +114,34 @@ static vd_code make_plain(const vd_cuda_packing *p, float **out, vd_error *err) 
     return code;
 }
 
-/* plain [k, c, taps] -> [rows, taps, channels], zeros where there is padding. Without padding and taps
- * that is the order it has. */
-static void arrange(const vd_cuda_packing *p, const float *plain, float *to) {
+/* Where tap `t` of a filter goes. For pixel 2i + a of a result, tap x of three sees pixel 2i + a + x - 1 of a
+ * doubled row, which was i - 1 + a + (x + 1 - a) / 2. A single tap stays what it is. */
+static int64_t packed_tap(const vd_cuda_packing *p, int64_t phase, int64_t t) {
+    if (p->layout != VD_CUDA_PHASES)
+        return t;
+    int64_t width = p->constant->dims[3], a = phase / 2, b = phase % 2;
+    return (t / width + 1 - a) / 2 * distinct(width) + (t % width + 1 - b) / 2;
+}
+
+/* plain [k, c, taps] -> to [rows, taps, channels], which is zero: one phase. */
+static void arrange_phase(const vd_cuda_packing *p, int64_t phase, const float *plain, float *to) {
     int64_t k = p->constant ? p->constant->dims[0] : p->matrix->dims[0],
             c = p->constant ? p->constant->dims[1] : 1;
-    int64_t inner = taps(p), channels = packed_channels(p);
-    memset(to, 0, (size_t)packed_count(p) * sizeof *to);
+    int64_t inner = taps(p), outer = packed_taps(p), channels = packed_channels(p);
     for (int64_t i = 0; i < k; i++)
-        for (int64_t j = 0; j < c; j++)
-            for (int64_t t = 0; t < inner; t++)
-                to[(i * inner + t) * channels + j] = plain[(i * c + j) * inner + t];
+        for (int64_t t = 0; t < inner; t++) {
+            float *row = to + (i * outer + packed_tap(p, phase, t)) * channels;
+            for (int64_t j = 0; j < c; j++)
+                row[j] += plain[(i * c + j) * inner + t];
+        }
+}
+
+/* Zeros where there is padding. Without that, taps and phases this is the order it has. */
+static void arrange(const vd_cuda_packing *p, const float *plain, float *to) {
+    int64_t count = packed_count(p), part = count / phases(p);
+    memset(to, 0, (size_t)count * sizeof *to);
+    for (int64_t phase = 0; phase < phases(p); phase++)
+        arrange_phase(p, phase, plain, to + phase * part);
 }
 
 static bool in_order(const vd_cuda_packing *p) {

@@ -71,6 +71,48 @@ static void test_filter(void **state) {
     }
 }
 
+/* Row `row` of the pixels that a result sees, before nearest neighbour doubled them: down, for -1 too. */
+static int64_t halved(int64_t row) {
+    return (row + 2) / 2 - 1;
+}
+
+/* The weight of source pixel (i - 1 + a + u, j - 1 + b + v) in pixel (2i + a, 2j + b) of the result. */
+static double phase_weight(const counted *w, int64_t k, int64_t c, int a, int b, int u, int v) {
+    double sum = 0;
+    for (int y = 0; y < 3; y++)
+        for (int x = 0; x < 3; x++)
+            if (halved(a + y - 1) == a - 1 + u && halved(b + x - 1) == b - 1 + v)
+                sum += value_of(w, ((k * w->base.dims[1] + c) * 3 + y) * 3 + x);
+    return sum;
+}
+
+/* [k, c, 3, 3] becomes [4, k, 2, 2, c], each phase filled up; a vector stands there four times. */
+static void test_phases(void **state) {
+    (void)state;
+    enum { K = 5, C = 3, WIDE = 8 };
+    for (vd_dtype dtype = VD_F32; dtype <= VD_BF16; dtype++) {
+        counted w = constant(K, C, 3, 3, -1), bias = constant(K, 1, 1, 1, 2);
+        vd_cuda_packing p = VD_CUDA_PACKING(.constant = &w.base, .layout = VD_CUDA_PHASES, .dtype = dtype,
+                                            .pad_k = WIDE, .pad_c = WIDE);
+        assert_int_equal(vd_cuda_packed_bytes(&p), 4 * WIDE * 4 * WIDE * vd_dtype_bytes(dtype));
+        void *packed = pack(&p);
+        for (int i = 0; i < 4 * WIDE * 4 * WIDE; i++) {
+            int phase = i / WIDE / 4 / WIDE, k = i / WIDE / 4 % WIDE, tap = i / WIDE % 4, c = i % WIDE;
+            bool there = k < K && c < C;
+            double want = phase_weight(&w, k, c, phase / 2, phase % 2, tap / 2, tap % 2);
+            check_near(unpacked(packed, dtype, i), there ? want : 0, dtype);
+        }
+        test_free(packed);
+        p.constant = &bias.base;
+        p.pad_c = 0;
+        assert_int_equal(vd_cuda_packed_bytes(&p), 4 * WIDE * vd_dtype_bytes(dtype));
+        packed = pack(&p);
+        for (int i = 0; i < 4 * WIDE; i++)
+            check_near(unpacked(packed, dtype, i), i % WIDE < K ? value_of(&bias, i % WIDE) : 0, dtype);
+        test_free(packed);
+    }
+}
+
 static void test_folded(void **state) {
     (void)state;
     counted w = constant(6, 4, 1, 1, -1), gamma = constant(4, 1, 1, 1, 0.5f), beta = constant(4, 1, 1, 1, 2);
@@ -140,7 +182,7 @@ static void test_pool(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_filter), cmocka_unit_test(test_folded),
-                                       cmocka_unit_test(test_pool)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_filter), cmocka_unit_test(test_phases),
+                                       cmocka_unit_test(test_folded), cmocka_unit_test(test_pool)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
