@@ -37,7 +37,7 @@ typedef struct vd_cuda_packing {
     float scale; /* times this */
     const vd_constant *gamma; /* matrix: column j times gamma[j]; NULL: none */
     /* vector: plus matrix * beta, for a layer norm's beta folded into the bias that follows; NULL: none. With
-     * `constant` NULL the vector is that product alone. */
+     * `constant` NULL the vector is that product alone, and without a matrix pad_k zeros. */
     const vd_constant *matrix, *beta;
 } vd_cuda_packing;
 #define VD_CUDA_PACKING(...) ((vd_cuda_packing){.scale = 1, __VA_ARGS__})

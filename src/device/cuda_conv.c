@@ -92,7 +92,12 @@ static vd_code plan_constants(const vd_cuda_planner *pl, const vd_conv *op, vd_c
     bias.layout = s->phased ? VD_CUDA_PHASES : VD_CUDA_DENSE;
     VD_TRY(vd_cuda_norm_plan(pl, &op->norm, false, s->src, s->c - s->src.c, &s->norm, scratch, err));
     VD_TRY(vd_cuda_constant_plan(pl->weights, &weight, &s->weight, err));
-    return vd_cuda_bias_plan(pl, &bias, op->bias_value, dtype, s->k, k, &s->bias, scratch, err);
+    VD_TRY(vd_cuda_bias_plan(pl, &bias, op->bias_value, dtype, s->k, k, &s->bias, scratch, err));
+    if (!s->direct || op->residual == VD_NONE || vd_cuda_has_bias(&s->bias))
+        return VD_OK;
+    /* A sum without a bias would be a kernel compiled at run time. */
+    vd_cuda_packing zeros = VD_CUDA_PACKING(.dtype = dtype, .pad_k = k);
+    return vd_cuda_constant_plan(pl->weights, &zeros, &s->bias.constant, err);
 }
 
 static vd_code open_product(const vd_cuda_planner *pl, const vd_cuda_step *s, int64_t rows,

@@ -9,13 +9,18 @@ static int64_t count_of(const vd_constant *c) {
     return c->dims[0] * c->dims[1] * c->dims[2] * c->dims[3];
 }
 
+/* Rows before any padding; of zeros alone there is nothing else. */
+static int64_t own_rows(const vd_cuda_packing *p) {
+    return p->constant ? p->constant->dims[0] : p->matrix ? p->matrix->dims[0] : p->pad_k;
+}
+
 static int64_t phases(const vd_cuda_packing *p) {
     return p->layout == VD_CUDA_PHASES ? VD_CUDA_PHASE_COUNT : 1;
 }
 
 /* Rows of each phase and channels of the packed tensor, padding included. */
 static int64_t packed_rows(const vd_cuda_packing *p) {
-    int64_t rows = p->constant ? p->constant->dims[0] : p->matrix->dims[0];
+    int64_t rows = own_rows(p);
     return p->pad_k > rows ? p->pad_k : rows;
 }
 static int64_t packed_channels(const vd_cuda_packing *p) {
@@ -104,8 +109,8 @@ static vd_code fold_beta(const vd_cuda_packing *p, float *values, vd_error *err)
 static vd_code make_plain(const vd_cuda_packing *p, float **out, vd_error *err) {
     if (p->constant)
         VD_TRY(filled(p->constant, out, err));
-    else if (!(*out = calloc((size_t)p->matrix->dims[0], sizeof **out)))
-        return vd_fail_memory(err, p->matrix->name, (size_t)p->matrix->dims[0] * sizeof **out);
+    else if (!(*out = calloc((size_t)own_rows(p), sizeof **out)))
+        return vd_fail_memory(err, "packed weights", (size_t)own_rows(p) * sizeof **out);
     vd_code code = fold_gamma(p, *out, err);
     if (code == VD_OK && p->matrix)
         code = fold_beta(p, *out, err);
@@ -125,8 +130,7 @@ static int64_t packed_tap(const vd_cuda_packing *p, int64_t phase, int64_t t) {
 
 /* plain [k, c, taps] -> to [rows, taps, channels], which is zero: one phase. */
 static void arrange_phase(const vd_cuda_packing *p, int64_t phase, const float *plain, float *to) {
-    int64_t k = p->constant ? p->constant->dims[0] : p->matrix->dims[0],
-            c = p->constant ? p->constant->dims[1] : 1;
+    int64_t k = own_rows(p), c = p->constant ? p->constant->dims[1] : 1;
     int64_t inner = taps(p), outer = packed_taps(p), channels = packed_channels(p);
     for (int64_t i = 0; i < k; i++)
         for (int64_t t = 0; t < inner; t++) {
@@ -145,7 +149,7 @@ static void arrange(const vd_cuda_packing *p, const float *plain, float *to) {
 }
 
 static bool in_order(const vd_cuda_packing *p) {
-    int64_t own = p->constant ? count_of(p->constant) : p->matrix->dims[0];
+    int64_t own = p->constant ? count_of(p->constant) : own_rows(p);
     return own == packed_count(p) && (p->layout == VD_CUDA_DENSE || taps(p) == 1);
 }
 

@@ -149,6 +149,7 @@ static const conv_case cases[] = {
      CONSTANT_BIAS,
      NO_RESIDUAL},
     {"patches", 1, 56, 42, 3, 0, 37, 14, 14, 14, 0, 0, 0, 0, 0, 0, 0, 0, NO_BIAS, NO_RESIDUAL},
+    {"patches, residual", 2, 6, 8, 3, 0, 16, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, NO_BIAS, SAME_MEMORY},
     {"nearest twice", 2, 4, 5, 32, 0, 16, 3, 3, 1, 1, 1, 1, 1, 8, 10, 0, 0, CONSTANT_BIAS, NO_RESIDUAL},
     {"twice, odd size", 3, 5, 7, 24, 0, 16, 3, 3, 1, 1, 1, 1, 1, 10, 14, 0, 0, VALUE_BIAS, OTHER_MEMORY},
     {"twice, odd channels", 2, 3, 2, 13, 0, 11, 3, 3, 1, 1, 1, 1, 1, 6, 4, 0, 0, CONSTANT_BIAS, SAME_MEMORY},

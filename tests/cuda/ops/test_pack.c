@@ -138,6 +138,17 @@ static void test_folded(void **state) {
     }
 }
 
+/* Neither a constant nor a matrix. */
+static void test_zeros(void **state) {
+    (void)state;
+    vd_cuda_packing p = VD_CUDA_PACKING(.dtype = VD_F16, .pad_k = 24);
+    assert_int_equal(vd_cuda_packed_bytes(&p), 48);
+    uint16_t *packed = pack(&p);
+    for (int i = 0; i < 24; i++)
+        assert_int_equal(packed[i], 0);
+    test_free(packed);
+}
+
 typedef struct taker {
     vd_cuda_pool *pool;
     counted *constants;
@@ -183,6 +194,7 @@ static void test_pool(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_filter), cmocka_unit_test(test_phases),
-                                       cmocka_unit_test(test_folded), cmocka_unit_test(test_pool)};
+                                       cmocka_unit_test(test_folded), cmocka_unit_test(test_zeros),
+                                       cmocka_unit_test(test_pool)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
