@@ -73,11 +73,9 @@ static void lowered_close(lowered *l) {
 
 /* ---- the tests ---- */
 
-/* Kernels compiled when a program is loaded: attention, gated products, and CLIP's patches, whose sum has no
- * bias. */
+/* Kernels compiled when a program is loaded: attention and gated products. */
 static bool may_compile(const vd_cuda_problem *p) {
-    return p->kind == VD_CUDA_SDPA || p->kind == VD_CUDA_GATE ||
-           (p->kind == VD_CUDA_CONV && p->conv.add && !p->conv.bias);
+    return p->kind == VD_CUDA_SDPA || p->kind == VD_CUDA_GATE;
 }
 
 static int check_plans(const vd_cuda_math *m) {
