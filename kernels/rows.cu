@@ -19,7 +19,8 @@ __device__ __forceinline__ float rough_erf(float x) {
     return copysignf(1.0f - p * t * __expf(-x * x), x);
 }
 
-/* For a result that is rounded to T: with erff a gate over 16 bits would wait for arithmetic, not for memory. */
+/* For a result that is rounded to T: with erff a gate over 16 bits would wait for arithmetic, not for
+ * memory. */
 template <class T> __device__ __forceinline__ float gelu(float x) {
     float y = x * 0.70710678f;
     return 0.5f * x * (1.0f + (std::is_same<T, float>::value ? erff(y) : rough_erf(y)));

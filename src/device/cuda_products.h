@@ -68,9 +68,9 @@ vd_code vd_cuda_gemm_open(vd_cuda_math *m, const vd_cuda_gemm_spec *spec, vd_cud
 vd_code vd_cuda_gemm_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
                          const void *bias, const void *z, void *y, void *workspace, vd_error *err);
 
-/* y = (x W_v^T + b_v) * gelu(x W_g^T + b_g), gelu in its erf form: the way up of a gated feed-forward layer
- * (7.6). Either one kernel of a library that keeps both products close, or a product into the workspace, which
- * is then as large as that, and the gate over it. */
+/* y = (x W_v^T + b_v) * gelu(x W_g^T + b_g), gelu in its erf form: the way up of a gated feed-forward
+ * layer (7.6). Either one kernel of a library that keeps both products close, or a product into the
+ * workspace, which is then as large as that, and the gate over it. */
 typedef struct vd_cuda_gate_spec {
     int64_t m, k, n; /* x [m, k]; W [2n, k], W_v above W_g; bias [2n], likewise; y [m, n] */
     vd_dtype dtype;

@@ -1,5 +1,5 @@
-/* Devices with a stream and an event each, for tests of device.h's rules. The backend is the CPU's, or CUDA's where
- * VD_TEST_CUDA is defined: on a GPU all devices may be the same one. */
+/* Devices with a stream and an event each, for tests of device.h's rules. The backend is the CPU's, or
+ * CUDA's where VD_TEST_CUDA is defined: on a GPU all devices may be the same one. */
 #ifndef VD_TESTS_LAB_H
 #define VD_TESTS_LAB_H
 

@@ -1,5 +1,5 @@
-/* What is the CUDA backend's own, on the fake runtime: ways between devices, graphs, the backend and its module,
- * and what happens when a call of CUDA's fails. */
+/* What is the CUDA backend's own, on the fake runtime: ways between devices, graphs, the backend and its
+ * module, and what happens when a call of CUDA's fails. */
 #include "device/lab.h"
 
 #include "cuda/fake/fake.h"
