@@ -29,21 +29,23 @@ enum { VD_CUDA_PHASE_COUNT = 4 };
 
 /* How a constant lies in device memory. Folding (cuda.md 2.4) is done in fp32 before the one rounding. */
 typedef struct vd_cuda_packing {
-    const vd_constant *constant;
+    const vd_constant *constant; /* NULL: pad_k zeros */
     vd_cuda_layout layout;
     vd_dtype dtype;
     int64_t pad_k,
         pad_c;   /* rows (dims[0]) and channels (dims[1]) are filled up with zeros to these; 0: as they are */
     float scale; /* times this */
-    const vd_constant *gamma; /* matrix: column j times gamma[j]; NULL: none */
-    /* vector: plus matrix * beta, for a layer norm's beta folded into the bias that follows; NULL: none. With
-     * `constant` NULL the vector is that product alone, and without a matrix pad_k zeros. */
-    const vd_constant *matrix, *beta;
+    /* A matrix that a layer norm comes before: column j times gamma[j], and behind the matrix, from
+     * vd_cuda_packed_bias_at on, the product's bias with matrix * beta added. gamma and beta NULL: no norm; bias
+     * NULL: the product has none of its own. */
+    const vd_constant *gamma, *beta, *bias;
+    vd_dtype bias_dtype;
 } vd_cuda_packing;
 #define VD_CUDA_PACKING(...) ((vd_cuda_packing){.scale = 1, __VA_ARGS__})
 
 /* Packs on the host: `out` receives vd_cuda_packed_bytes bytes. From any thread. */
 size_t vd_cuda_packed_bytes(const vd_cuda_packing *p);
+size_t vd_cuda_packed_bias_at(const vd_cuda_packing *p); /* bytes; a multiple of VD_ALIGNMENT */
 vd_code vd_cuda_pack(const vd_cuda_packing *p, void *out, vd_error *err);
 
 /* What the devices of a backend share: a constant is read and packed once, by whichever device's thread

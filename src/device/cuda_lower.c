@@ -35,7 +35,7 @@ vd_code vd_cuda_bias_plan(const vd_cuda_planner *planner, const vd_cuda_packing 
             out->at = vd_cuda_take(scratch, (size_t)out->repeats * rows_bytes(out));
         return VD_OK;
     }
-    if (!packing->constant && !packing->matrix)
+    if (!packing->constant)
         return VD_OK;
     vd_cuda_packing rounded = *packing;
     rounded.dtype = dtype;
@@ -43,12 +43,25 @@ vd_code vd_cuda_bias_plan(const vd_cuda_planner *planner, const vd_cuda_packing 
     return vd_cuda_constant_plan(planner->weights, &rounded, &out->constant, err);
 }
 
+vd_cuda_bias vd_cuda_bias_behind(vd_cuda_constant *matrix, const vd_cuda_packing *packing) {
+    int64_t rows = packing->constant->dims[0];
+    return (vd_cuda_bias){.constant = matrix,
+                          .offset = vd_cuda_packed_bias_at(packing),
+                          .value = VD_NONE,
+                          .runs = 1,
+                          .width = rows,
+                          .padded = rows,
+                          .repeats = 1,
+                          .dtype = packing->bias_dtype};
+}
+
 vd_code vd_cuda_bias_load(const vd_cuda_bias *b, vd_error *err) {
     return b->constant ? vd_cuda_constant_load(b->constant, err) : VD_OK;
 }
 
 vd_code vd_cuda_bias_data(const vd_cuda_bias *b, const vd_cuda_call *call, const void **out, vd_error *err) {
-    *out = b->constant ? vd_cuda_constant_data(b->constant) : vd_cuda_value(call, b->value);
+    *out =
+        b->constant ? (char *)vd_cuda_constant_data(b->constant) + b->offset : vd_cuda_value(call, b->value);
     if (b->value == VD_NONE || !rewritten(b))
         return VD_OK;
     const void *value = *out;

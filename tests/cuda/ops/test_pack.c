@@ -113,32 +113,37 @@ static void test_phases(void **state) {
     }
 }
 
+/* A layer norm in the matrix and in the bias behind it, with and without a bias before; the matrix is read
+ * once. */
 static void test_folded(void **state) {
     (void)state;
     counted w = constant(6, 4, 1, 1, -1), gamma = constant(4, 1, 1, 1, 0.5f), beta = constant(4, 1, 1, 1, 2);
     counted bias = constant(6, 1, 1, 1, 3);
-    vd_cuda_packing matrix = VD_CUDA_PACKING(.constant = &w.base, .dtype = VD_F32, .gamma = &gamma.base);
-    vd_cuda_packing vectors[] = {
-        VD_CUDA_PACKING(.constant = &bias.base, .dtype = VD_F32, .matrix = &w.base, .beta = &beta.base),
-        VD_CUDA_PACKING(.dtype = VD_F32, .matrix = &w.base, .beta = &beta.base)};
-    vectors[0].scale = 0.3f;
-    float *m = pack(&matrix);
-    for (int64_t i = 0; i < 24; i++)
-        check_near(m[i], (double)value_of(&w, i) * value_of(&gamma, i % 4), VD_F32);
-    test_free(m);
-    for (int v = 0; v < 2; v++) {
-        float *b = pack(&vectors[v]);
-        for (int64_t k = 0; k < 6; k++) {
-            double sum = v == 0 ? value_of(&bias, k) : 0;
-            for (int64_t c = 0; c < 4; c++)
-                sum += (double)value_of(&w, k * 4 + c) * value_of(&beta, c);
-            check_near(b[k], sum * (v == 0 ? 0.3 : 1), VD_F32);
+    for (int own = 0; own < 2; own++)
+        for (vd_dtype dtype = VD_F32; dtype <= VD_BF16; dtype++) {
+            vd_cuda_packing p =
+                VD_CUDA_PACKING(.constant = &w.base, .dtype = VD_F32, .gamma = &gamma.base,
+                                .beta = &beta.base, .bias = own ? &bias.base : NULL, .bias_dtype = dtype);
+            int before = w.fills;
+            size_t at = vd_cuda_packed_bias_at(&p);
+            assert_int_equal(at, 256);
+            assert_int_equal(vd_cuda_packed_bytes(&p), at + 6 * vd_dtype_bytes(dtype));
+            char *packed = pack(&p);
+            assert_int_equal(w.fills, before + 1);
+            for (int64_t k = 0; k < 6; k++) {
+                double sum = own ? value_of(&bias, k) : 0;
+                for (int64_t c = 0; c < 4; c++) {
+                    double value = value_of(&w, k * 4 + c);
+                    check_near(((float *)packed)[k * 4 + c], value * value_of(&gamma, c), VD_F32);
+                    sum += value * value_of(&beta, c);
+                }
+                check_near(unpacked(packed + at, dtype, k), sum, dtype);
+            }
+            test_free(packed);
         }
-        test_free(b);
-    }
 }
 
-/* Neither a constant nor a matrix. */
+/* No constant. */
 static void test_zeros(void **state) {
     (void)state;
     vd_cuda_packing p = VD_CUDA_PACKING(.dtype = VD_F16, .pad_k = 24);
