@@ -74,6 +74,8 @@ vd_code vd_cuda_math_open(const vd_cuda_math_request *request, vd_cuda_math **ou
     if (!m)
         return vd_fail_memory(err, "the libraries' state", sizeof *m);
     m->log = request->log;
+    m->chosen = request->chosen;
+    m->user = request->user;
     m->device = request->ordinal >= 0;
     m->tf32 = request->tf32;
     m->workspace_cap = request->workspace_cap;
@@ -204,7 +206,8 @@ static vd_code open_plan(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cud
     vd_cuda_plan *p = find_open(m, key);
     if (!p) {
         VD_TRY(choose(m, problem, &p, err));
-        vd_log_line(m->log, VD_LOG_DEBUG, "%s: %s", key, p ? p->name : "no library has it");
+        if (m->chosen)
+            m->chosen(m->user, key, p ? p->name : "no library has it");
         if (p) {
             memcpy(p->key, key, sizeof key);
             p->next = m->plans;

@@ -39,6 +39,8 @@ typedef struct vd_cuda_operands {
 
 struct vd_cuda_math {
     const vd_log *log;
+    void (*chosen)(void *user, const char *problem, const char *plan); /* NULL: nobody is told */
+    void *user;
     bool device; /* there is one: plans can run */
     bool tf32;   /* allowed */
     size_t workspace_cap;

@@ -27,6 +27,9 @@ typedef struct vd_cuda_math_request {
     const char *cache_folder; /* of the tuner's choices; NULL: heuristics only */
     size_t workspace_cap;     /* bytes; plans that want more are passed over */
     bool tf32;                /* fp32 may be rounded to TF32 on its way into tensor cores */
+    /* Told of every problem that was new among the open ones, with its plan's name; NULL: nobody. */
+    void (*chosen)(void *user, const char *problem, const char *plan);
+    void *user;
 } vd_cuda_math_request;
 
 vd_code vd_cuda_math_open(const vd_cuda_math_request *request, vd_cuda_math **out, vd_error *err);

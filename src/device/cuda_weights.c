@@ -33,7 +33,7 @@ struct vd_cuda_weights {
     int placed; /* of `constants`, from the first on */
     void **blocks;
     int block_count;
-    size_t bytes;
+    size_t bytes, taken;
 };
 
 #define CHECK(w, call) VD_TRY(vd_cuda_check(call, (w)->device, #call, err))
@@ -92,6 +92,10 @@ size_t vd_cuda_weights_bytes(const vd_cuda_weights *w) {
     return w->bytes;
 }
 
+size_t vd_cuda_weights_taken(const vd_cuda_weights *w) {
+    return w->taken;
+}
+
 static vd_code grow(vd_cuda_weights *w, vd_error *err) {
     if (w->count < w->capacity)
         return VD_OK;
@@ -132,6 +136,7 @@ static vd_code place(vd_cuda_weights *w, vd_error *err) {
     for (int i = w->placed; i < w->count; i++)
         bytes += vd_align_up(w->constants[i]->bytes);
     CHECK(w, cudaMalloc(&w->blocks[w->block_count], bytes));
+    w->taken += bytes;
     unsigned char *at = w->blocks[w->block_count++];
     for (; w->placed < w->count; w->placed++) {
         w->constants[w->placed]->data = at;

@@ -17,6 +17,8 @@ extern "C" {
 
 struct vd_cuda_math {
     bool convolutions;
+    void (*chosen)(void *user, const char *problem, const char *plan);
+    void *user;
 };
 
 enum class kind { product, attention };
@@ -200,8 +202,12 @@ void run_attention(const vd_cuda_plan &p, const operands &o) {
                    static_cast<char *>(o.y) + static_cast<size_t>(b) * rows, head);
 }
 
-vd_code keep(const vd_cuda_plan &plan, vd_cuda_plan **out, vd_error *err) {
+/* The kind of problem stands for the problem. */
+vd_code keep(const vd_cuda_math *m, const char *problem, const vd_cuda_plan &plan, vd_cuda_plan **out,
+             vd_error *err) {
     *out = new (std::nothrow) vd_cuda_plan(plan);
+    if (m->chosen)
+        m->chosen(m->user, problem, plan.name);
     return *out ? VD_OK : vd_fail_memory(err, "a plan", sizeof plan);
 }
 
@@ -220,7 +226,7 @@ extern "C" {
 
 vd_code vd_cuda_math_open(const vd_cuda_math_request *request, vd_cuda_math **out, vd_error *err) {
     bool convolutions = !request->profile || strcmp(request->profile, "no convolutions") != 0;
-    *out = new (std::nothrow) vd_cuda_math{convolutions};
+    *out = new (std::nothrow) vd_cuda_math{convolutions, request->chosen, request->user};
     return *out ? VD_OK : vd_fail_memory(err, "the products' state", sizeof **out);
 }
 
@@ -255,10 +261,10 @@ vd_code vd_cuda_conv_open(vd_cuda_math *m, const vd_cuda_conv_spec *spec, vd_cud
     *out = nullptr;
     if (!m->convolutions)
         return VD_OK;
-    return keep({kind::product, "loops: convolution", *spec, 1, spec->dtype, {}}, out, err);
+    return keep(m, "conv", {kind::product, "loops", *spec, 1, spec->dtype, {}}, out, err);
 }
 
-vd_code vd_cuda_gemm_open(vd_cuda_math *, const vd_cuda_gemm_spec *spec, vd_cuda_plan **out, vd_error *err) {
+vd_code vd_cuda_gemm_open(vd_cuda_math *m, const vd_cuda_gemm_spec *spec, vd_cuda_plan **out, vd_error *err) {
     vd_cuda_conv_spec conv = {};
     conv.n = conv.w = conv.ow = conv.kh = conv.kw = conv.stride = 1;
     conv.h = conv.oh = spec->m;
@@ -268,14 +274,14 @@ vd_code vd_cuda_gemm_open(vd_cuda_math *, const vd_cuda_gemm_spec *spec, vd_cuda
     conv.bias = spec->bias;
     conv.add = spec->add;
     conv.alpha = spec->alpha;
-    return keep({kind::product, "loops: product", conv, spec->runs, spec->out, {}}, out, err);
+    return keep(m, "gemm", {kind::product, "loops", conv, spec->runs, spec->out, {}}, out, err);
 }
 
-vd_code vd_cuda_sdpa_open(vd_cuda_math *, const vd_cuda_sdpa_spec *spec, vd_cuda_plan **out, vd_error *err) {
+vd_code vd_cuda_sdpa_open(vd_cuda_math *m, const vd_cuda_sdpa_spec *spec, vd_cuda_plan **out, vd_error *err) {
     *out = nullptr;
     if (spec->dtype == VD_F32)
         return VD_OK;
-    return keep({kind::attention, "loops: attention", {}, 1, spec->dtype, *spec}, out, err);
+    return keep(m, "sdpa", {kind::attention, "loops", {}, 1, spec->dtype, *spec}, out, err);
 }
 
 vd_code vd_cuda_conv_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
