@@ -191,8 +191,10 @@ static vd_cuda_plan *find_open(vd_cuda_math *m, const char *key) {
 /* The tuner's choice, or the libraries' own first one. */
 static vd_code choose(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plan **out, vd_error *err) {
     vd_cuda_plans plans = {.limit = 1};
-    if ((*out = vd_cuda_choice_load(m, problem)))
+    if ((*out = vd_cuda_choice_load(m, problem))) {
+        (*out)->tuned = true;
         return VD_OK;
+    }
     vd_code status = vd_cuda_candidates(m, problem, &plans, err);
     if (status != VD_OK)
         vd_cuda_plans_close(&plans);

@@ -57,7 +57,7 @@ struct vd_cuda_plan {
     vd_cuda_math *math;
     vd_cuda_problem problem;
     size_t workspace;
-    bool precompiled;
+    bool precompiled, tuned; /* tuned: the tuner's choice */
     char name[128];
     vd_dnn_desc dnn;           /* cuDNN's plan; NULL: a product by cuBLASLt */
     struct vd_cuda_lt *lt;     /* NULL: cuDNN's */
