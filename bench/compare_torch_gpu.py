@@ -61,7 +61,7 @@ def build(torch, model, network):
     with open(os.path.join(model, folder, "config.json")) as file:
         config = json.load(file)
     with torch.device("cuda"):
-        return make(config).eval(), config
+        return make(config).to("cuda", torch.float16).eval(), config  # some parameters ignore the device
 
 
 def inputs(torch, network, config, frames, h, w):
@@ -90,10 +90,10 @@ def torch_ms(torch, call, given):
 
 
 def stack(torch):
-    clocks = subprocess.run(["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,temperature.gpu,power.draw", "--format=csv,noheader"],
-                            capture_output=True, text=True).stdout.strip()
-    return {"torch": torch.__version__, "CUDA of torch": torch.version.cuda, "cuDNN of torch": str(torch.backends.cudnn.version()),
-            "clocks, temperature and power after a run": clocks}
+    query = "--query-gpu=clocks.sm,clocks.mem,temperature.gpu,power.draw"
+    clocks = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True).stdout.strip()
+    return {"torch": torch.__version__, "CUDA of torch": torch.version.cuda,
+            "cuDNN of torch": str(torch.backends.cudnn.version()), "clocks, temperature and power after a run": clocks}
 
 
 def torch_steps(torch, model, network, shape):

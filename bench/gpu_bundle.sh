@@ -9,7 +9,8 @@
 #
 #     FOLDER/bench/gpu_check.sh OUT
 #
-# unpacks and runs it. Wheels of Python packages that the machine lacks, such as diffusers, go to FOLDER/wheels.
+# unpacks and runs it. Wheels of Python packages that the machine lacks go to FOLDER/wheels; beside torch and transformers these
+# are, for PyTorch's half of the comparison, diffusers 0.36.0 and importlib_metadata.
 set -eu
 [ $# -ge 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 build=$(cd "$1" && pwd)
@@ -23,7 +24,7 @@ trap 'rm -r "$stage"' EXIT
 programs() {
   echo "$build/vdpp"
   for name in step compare table model handoff; do echo "$build/bench/bench_$name"; done
-  find "$build/tests/cuda" -name 'test_gpu_*' -type f
+  find "$build/tests/cuda" -name 'test_gpu_*' -type f -perm -u+x
 }
 
 # Libraries that come with glibc, and NVIDIA's, are not taken along.

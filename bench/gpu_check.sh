@@ -18,12 +18,14 @@ usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 mkdir -p "$1" || exit 73
 OUT=$(cd "$1" && pwd)
 shift
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
+BUILD=${BUILD:+$(absolute "$BUILD")}
+MODEL=$(absolute "${MODEL:-/tmp/vdpp-random-model}")
 cd "$(dirname "$0")/.." || exit 70
 
 [ ! -e build.tar.gz ] || [ -e build/run ] || tar -xzf build.tar.gz || exit 74
-if [ -n "${BUILD:-}" ]; then BUILT=yes; elif [ -e build/run ]; then BUILT=yes BUILD=build; else BUILT=no BUILD=build/gpu; fi
+if [ -n "$BUILD" ]; then BUILT=yes; elif [ -e build/run ]; then BUILT=yes BUILD=build; else BUILT=no BUILD=build/gpu; fi
 PYTHON=${PYTHON:-python3}
-MODEL=${MODEL:-/tmp/vdpp-random-model}
 CONFIGS=${CONFIGS:-tests/golden/configs/full}
 GOLDEN=${GOLDEN:-tiny odd real last}
 SHAPES=${SHAPES:-bench/gpu_shapes.txt}
@@ -42,6 +44,8 @@ finish() { # PART RESULT
   echo "$1: $2"
 }
 
+reason() { grep . "$OUT/$1/log" | tail -n 1; } # PART
+
 # 75: it has to go on in another call.
 run_part() {
   budget=$((DEADLINE - $(date +%s)))
@@ -52,15 +56,18 @@ run_part() {
   code=$?
   case $code in
     0) finish "$1" passed ;;
-    77) finish "$1" "skipped: $(tail -n 1 "$OUT/$1/log")" ;;
+    77) finish "$1" "skipped: $(reason "$1")" ;;
     75) return 75 ;;
     124 | 137) [ "$budget" -ge $((LIMIT - 10)) ] || return 75; finish "$1" "failed: cut off after $budget s" ;;
-    *) finish "$1" "failed ($code): $(tail -n 1 "$OUT/$1/log")" ;;
+    *) finish "$1" "failed ($code): $(reason "$1")" ;;
   esac
 }
 
 for part in "$@"; do
-  case " $parts " in *" $part "*) rm -f "$OUT/$part/result" ;; *) echo "no part '$part'; there are: $parts" >&2; exit 64 ;; esac
+  case " $parts " in
+    *" $part "*) rm -f "$OUT/$part/result" ;;
+    *) echo "no part '$part'; there are: $parts" >&2; exit 64 ;;
+  esac
 done
 # shellcheck disable=SC2086 # a list of words
 [ $# -gt 0 ] || set -- $parts

@@ -11,9 +11,9 @@ bench=$BUILD/bench
 # The tuner's choices lie in the folder named; what the user's own cache holds is left alone.
 with_cache() { export XDG_CACHE_HOME="$OUT/cache/$1"; }
 
-# FRAMES HEIGHT WIDTH of the first shape, NETWORK and these of the one named.
+# NETWORK FRAMES HEIGHT WIDTH of the shape named, and of the first.
 shape_of() { sed 's/#.*//' "$SHAPES" | awk -v name="$1" '$1 == name {print $2, $3, $4, $5}'; }
-first_shape() { sed 's/#.*//' "$SHAPES" | awk 'NF {print $3, $4, $5; exit}'; }
+first_shape() { sed 's/#.*//' "$SHAPES" | awk 'NF {print $2, $3, $4, $5; exit}'; }
 
 need_model() {
   [ -e "$MODEL/image_encoder/model.safetensors" ] || "$bench/bench_model" "$CONFIGS" "$MODEL"
@@ -61,14 +61,18 @@ part_build() {
 # A bundle has no ctest.
 run_tests() {
   if [ -e "$BUILD/CTestTestfile.cmake" ]; then
-    ctest --test-dir "$BUILD" -L gpu --output-on-failure --timeout 300
+    ctest --test-dir "$BUILD" -L gpu -j 4 --output-on-failure --timeout 300
     return
   fi
   failed=0
   for test in "$BUILD"/tests/*; do
     code=0
     timeout 300 "$test" || code=$?
-    case $code in 0) echo "$test: passed" ;; 77) echo "$test: ***Skipped" ;; *) echo "$test: FAILED ($code)"; failed=1 ;; esac
+    case $code in
+      0) echo "$test: passed" ;;
+      77) echo "$test: ***Skipped" ;;
+      *) echo "$test: FAILED ($code)"; failed=1 ;;
+    esac
   done
   return $failed
 }
@@ -77,7 +81,7 @@ part_test() {
   code=0
   run_tests >"$to/output" 2>&1 || code=$?
   cat "$to/output"
-  [ $code = 0 ] || return 1
+  [ $code = 0 ] || { grep -i 'failed' "$to/output"; return 1; }
   ! grep -q '\*\*\*Skipped' "$to/output" || { echo "there is no GPU for the tests"; return 77; }
 }
 
@@ -161,16 +165,18 @@ part_tune() {
   with_cache tuned
   set -- $(first_shape)
   code=0
-  timeout $((DEADLINE - $(date +%s) - 15)) "$BUILD/vdpp" tune -m "$MODEL" -i samples/images/ball.png --frames "$1" \
-    -H $(($2 * 8)) -W $(($3 * 8)) --steps 2 --devices cuda:0 >>"$to/trials" 2>&1 || code=$?
+  timeout $((DEADLINE - $(date +%s) - 15)) "$BUILD/vdpp" tune -m "$MODEL" -i samples/images/ball.png --frames "$2" \
+    -H $(($3 * 8)) -W $(($4 * 8)) --guidance 3:3 --steps 2 --devices cuda:0 >>"$to/trials" 2>&1 || code=$?
   [ $code != 124 ] || return 75
+  tail -n 1 "$to/trials"
   return $code
 }
 
 part_table() {
   need_model
   with_cache tuned
-  "$bench/bench_table" "$MODEL" step fp16 $(first_shape) cuda >"$to/table.json"
+  set -- $(first_shape)
+  "$bench/bench_table" "$MODEL" "$1" fp16 "$2" "$3" "$4" cuda >"$to/table.json"
 }
 
 # Whole runs: loading, and stages on one GPU against one; in turns, so that both find the files in memory.
@@ -178,9 +184,10 @@ part_program() {
   need_model
   with_cache tuned
   set -- $(first_shape)
+  shift
   "$bench/bench_handoff" "$MODEL" "$@" cuda >"$to/handoff.json"
-  common="-m $MODEL --latent-shape 2 4 $* -n 6 --steps $STEPS"
-  make warm --devices cuda:0 -m "$MODEL" --latent-shape 2 4 "$@" -n 1 --steps 1
+  common="-m $MODEL --latent-shape 2 4 $* -n 6 --guidance 3:3 --steps $STEPS"
+  make warm --devices cuda:0 -m "$MODEL" --latent-shape 2 4 "$@" -n 1 --guidance 3:3 --steps 1
   for round in 1 2; do
     make one-$round --devices cuda:0 $common
     make two-$round --devices cuda:0,cuda:0 $common

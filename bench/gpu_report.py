@@ -17,7 +17,7 @@ import sys
 # Dense fp16 with fp32 sums in TFLOP/s, memory in GB/s, from the makers' data sheets.
 PEAKS = {"H200": (989.4, 4800), "H100": (989.4, 3350), "A100": (312, 2039), "A5000": (111.1, 768), "4090": (165.2, 1008)}
 FORWARD_GOALS = {"unet-14": {"vdpp_ms": 135, "eager": 2.0, "compiled": 1.4}, "decode-14": {"vdpp_ms": 180}}
-STAGES_GOAL = 0.99
+STAGES_GOAL, HANDOFF_GOAL = 0.99, 0.01
 
 
 def read(*path):
@@ -126,6 +126,8 @@ def goals(rows, whole):
                 ratio = row[f"{other}_ms"] / row["vdpp_ms"] if row.get(f"{other}_ms") and row.get("vdpp_ms") else None
                 found.append(goal(f"{name}, times as fast as torch {other}", ratio, wanted[other], most=False))
     found.append(goal("two stages on one GPU against one", whole.get("ratio"), STAGES_GOAL, most=False))
+    share = whole["handoff"]["seconds"] * 1e3 / whole["step_ms"] if whole["handoff"] and "step_ms" in whole else None
+    found.append(goal("hand-off with checksums, in steps", share, HANDOFF_GOAL, most=True))
     return found
 
 
