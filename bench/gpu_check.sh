@@ -46,10 +46,10 @@ finish() { # PART RESULT
 
 reason() { grep . "$OUT/$1/log" | tail -n 1; } # PART
 
-# 75: it has to go on in another call.
+# Not 0: it has to go on in another call.
 run_part() {
   budget=$((DEADLINE - $(date +%s)))
-  [ "$budget" -ge 10 ] || return 75
+  [ "$budget" -ge 10 ] || return 1
   mkdir -p "$OUT/$1"
   rm -f "$OUT/$1/result"
   timeout -k 10 "$budget" sh bench/gpu_parts.sh "$1" >"$OUT/$1/log" 2>&1
@@ -57,8 +57,8 @@ run_part() {
   case $code in
     0) finish "$1" passed ;;
     77) finish "$1" "skipped: $(reason "$1")" ;;
-    75) return 75 ;;
-    124 | 137) [ "$budget" -ge $((LIMIT - 10)) ] || return 75; finish "$1" "failed: cut off after $budget s" ;;
+    99) return 1 ;;
+    124 | 137) [ "$budget" -ge $((LIMIT - 10)) ] || return 1; finish "$1" "failed: cut off after $budget s" ;;
     *) finish "$1" "failed ($code): $(reason "$1")" ;;
   esac
 }
