@@ -138,6 +138,10 @@ def figure(value, digits=1):
     return "" if value is None else value if isinstance(value, str) else f"{value:.{digits}f}"
 
 
+def scientific(value):
+    return value if isinstance(value, str) else f"{value:.1e}"
+
+
 def as_table(head, rows):
     return ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)] + ["| " + " | ".join(row) + " |" for row in rows]
 
@@ -160,7 +164,7 @@ def forward_lines(results):
 
 def compare_lines(results):
     return as_table(("model", "network", "type", "values", "worst error", "limit", "over"),
-                    [(row["model"], row["network"], row["dtype"], str(row["values"]), f"{row['worst']:.1e}",
+                    [(row["model"], row["network"], row["dtype"], str(row["values"]), scientific(row["worst"]),
                       f"{row['limit']:.0e}", str(row["over"])) for row in results["compared"]])
 
 
