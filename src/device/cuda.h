@@ -64,6 +64,7 @@ vd_code vd_cuda_weights_open(vd_cuda_pool *pool, const char *device, vd_cuda_wei
 void vd_cuda_weights_close(vd_cuda_weights *w);
 const char *vd_cuda_weights_device(const vd_cuda_weights *w);
 size_t vd_cuda_weights_bytes(const vd_cuda_weights *w); /* of all constants planned so far */
+size_t vd_cuda_weights_taken(const vd_cuda_weights *w); /* of those that have their memory */
 /* Waits until everything loaded so far has arrived; before the first launch that reads it. */
 vd_code vd_cuda_weights_settle(vd_cuda_weights *w, vd_error *err);
 

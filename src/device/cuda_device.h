@@ -38,10 +38,17 @@ typedef struct vd_cuda_backend {
     int count;                 /* GPUs that there are */
     pthread_rwlock_t *capture; /* [count] */
     vd_cuda_pool *pool;
-    pthread_mutex_t lock; /* guards `devices` and `programs` */
+    pthread_mutex_t lock; /* guards what follows */
     struct vd_cuda_device *devices;
     vd_compiled *programs;
+    char **kernels; /* "problem: plan", in the order in which they were chosen */
+    int kernel_count, kernel_capacity;
 } vd_cuda_backend;
+
+/* ---- cuda_backend.c ---- */
+
+/* Adds a line to the list of kernels of the backend `user`. */
+void vd_cuda_note_kernel(void *user, const char *problem, const char *plan);
 
 typedef struct vd_cuda_device {
     vd_device base;

@@ -27,6 +27,9 @@ typedef struct vd_cuda_math_request {
     const char *cache_folder; /* of the tuner's choices; NULL: heuristics only */
     size_t workspace_cap;     /* bytes; plans of the libraries that want more are passed over */
     bool tf32;                /* fp32 may be rounded to TF32 on its way into tensor cores */
+    /* Told of every problem that was new among the open ones, with its plan's name; NULL: nobody. */
+    void (*chosen)(void *user, const char *problem, const char *plan);
+    void *user;
 } vd_cuda_math_request;
 
 vd_code vd_cuda_math_open(const vd_cuda_math_request *request, vd_cuda_math **out, vd_error *err);
@@ -105,8 +108,8 @@ typedef struct vd_cuda_tuner {
     void *user;
 } vd_cuda_tuner;
 
-/* Tries every plan for the problems of all plans that are open, and keeps the fastest right one of each in
- * the cache folder. The device is current and idle, with memory for one problem's operands. */
+/* Tries every plan for the problems of all plans that are open and not yet the tuner's choice, so that what
+ * was cut off goes on, and keeps the fastest right one of each in the cache folder. The device is current and idle, with memory for one problem's operands. */
 vd_code vd_cuda_tune_open(vd_cuda_math *m, const vd_cuda_tuner *tuner, vd_error *err);
 
 #endif

@@ -208,6 +208,7 @@ vd_code vd_cuda_tune(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_c
 
 vd_code vd_cuda_tune_open(vd_cuda_math *m, const vd_cuda_tuner *tuner, vd_error *err) {
     for (const vd_cuda_plan *p = m->plans; p; p = p->next)
-        VD_TRY(vd_cuda_tune(m, &p->problem, tuner, err));
+        if (!p->tuned)
+            VD_TRY(vd_cuda_tune(m, &p->problem, tuner, err));
     return VD_OK;
 }

@@ -91,6 +91,7 @@ static void test_weights_of_one_program(void **state) {
         l.device[0]->table->compiled_close(l.device[0], compiled[i]);
         vd_program_free(programs[i]);
     }
+    l.weights = 256;
     close_all(&l);
 }
 
