@@ -5,6 +5,8 @@
 
 #include "base/thread.h"
 
+#include <stdbool.h>
+
 #define VD_FMA_LOOP(name, isa, width)                                                                        \
     __attribute__((noipa, target(isa), optimize("O3", "fp-contract=fast"))) static float name(int rounds) {  \
         typedef float lanes __attribute__((vector_size(width)));                                             \

@@ -1,75 +1,86 @@
 #!/bin/sh
-# Everything that only a GPU can show, in one command; results go to OUT.
+# Everything that only a GPU can show, in one command:
 #
-#     bench/gpu_check.sh OUT [PART...]     parts: build test runs sanitize speed; all of them when none is named
+#     bench/gpu_check.sh OUT [PART...]
 #
-# BUILD names the build folder (build/gpu); PYTHON the one that has torch and diffusers (python3).
-# shellcheck disable=SC2317 # parts are called by their names
+# A call takes 9 minutes at most. It does the parts that have not finished in OUT yet, in order, and ends with 75 while some
+# are left: call it again. Parts that are named are done again, whatever they were. When none is left, it ends with 0 if all
+# passed and with 1 if some failed. OUT/summary.md says how it went, goals and all; OUT/results/ can be committed below
+# bench/results.
+#
+# Variables: BUILD   folder of a finished build; without it build/gpu is made, and in a bundle (gpu_bundle.sh) build is there
+#            MODEL   folder for a model with random weights, written when it is not there (4.5 GB; /tmp/vdpp-random-model)
+#            PYTHON  one that has torch, transformers and diffusers (python3)
+#            CONFIGS, GOLDEN, SHAPES, COMPARE, STEPS, LIMIT   smaller ones, to try the script itself
 set -u
-out=$1
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+[ $# -ge 1 ] || usage
+mkdir -p "$1" || exit 73
+OUT=$(cd "$1" && pwd)
 shift
-parts=${*:-build test runs sanitize speed}
-build=${BUILD:-build/gpu} python=${PYTHON:-python3}
-here=$(cd "$(dirname "$0")/.." && pwd)
-cd "$here" || exit 70
-mkdir -p "$out"
-result=0
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
+BUILD=${BUILD:+$(absolute "$BUILD")}
+MODEL=$(absolute "${MODEL:-/tmp/vdpp-random-model}")
+cd "$(dirname "$0")/.." || exit 70
 
-say() { printf 'gpu_check: %s\n' "$*" | tee -a "$out/summary"; }
+[ ! -e build.tar.gz ] || [ -e build/run ] || tar -xzf build.tar.gz || exit 74
+if [ -n "$BUILD" ]; then BUILT=yes; elif [ -e build/run ]; then BUILT=yes BUILD=build; else BUILT=no BUILD=build/gpu; fi
+PYTHON=${PYTHON:-python3}
+CONFIGS=${CONFIGS:-tests/golden/configs/full}
+GOLDEN=${GOLDEN:-tiny odd real last}
+SHAPES=${SHAPES:-bench/gpu_shapes.txt}
+COMPARE=${COMPARE:-2 32 32}
+STEPS=${STEPS:-20}
+LIMIT=${LIMIT:-540}
+DEADLINE=$(($(date +%s) + LIMIT))
+export OUT BUILT BUILD PYTHON MODEL CONFIGS GOLDEN SHAPES COMPARE STEPS DEADLINE
 
-# keep NAME COMMAND...: its output in OUT/NAME; a failure is noted and the rest goes on.
-keep() {
-  name=$1
-  shift
-  if "$@" >"$out/$name" 2>&1; then say "$name: ok"; else say "$name: FAILED ($?)"; result=1; fi
+names=$(sed 's/#.*//' "$SHAPES" | awk 'NF {print $1}')
+parts="machine build test compare-golden compare-fp32 compare-fp16 compare-bf16 stages sanitize forwards tune table program"
+for name in $names; do parts="$parts torch-$name"; done
+
+finish() { # PART RESULT
+  echo "$2" >"$OUT/$1/result"
+  echo "$1: $2"
 }
 
-part_build() {
-  keep configure cmake -G Ninja -B "$build" -DCMAKE_BUILD_TYPE=Release -DVDPP_CUDA=ON -DVDPP_BENCH=ON \
-    -DCMAKE_CUDA_ARCHITECTURES=native
-  keep build cmake --build "$build"
+reason() { grep . "$OUT/$1/log" | tail -n 1; } # PART
+
+# Not 0: it has to go on in another call.
+run_part() {
+  budget=$((DEADLINE - $(date +%s)))
+  [ "$budget" -ge 10 ] || return 1
+  mkdir -p "$OUT/$1"
+  rm -f "$OUT/$1/result"
+  timeout -k 10 "$budget" sh bench/gpu_parts.sh "$1" >"$OUT/$1/log" 2>&1
+  code=$?
+  case $code in
+    0) finish "$1" passed ;;
+    77) finish "$1" "skipped: $(reason "$1")" ;;
+    99) return 1 ;;
+    124 | 137) [ "$budget" -ge $((LIMIT - 10)) ] || return 1; finish "$1" "failed: cut off after $budget s" ;;
+    *) finish "$1" "failed ($code): $(reason "$1")" ;;
+  esac
 }
 
-part_test() {
-  keep ctest ctest --test-dir "$build" -L gpu --output-on-failure --timeout 300
-}
-
-hashes() { sed -n 's/^ *"hash": "\([0-9a-f]*\)".*/\1/p' "$1"; }
-
-# Whatever the mode and the number of stages on the one GPU, a sample has the same bits.
-part_runs() {
-  common="--latent-shape 1 4 8 16 16 -n 6 --steps 10 -y --format latents -q"
-  # shellcheck disable=SC2086 # one word per option
-  keep run-one "$build/vdpp" --devices cuda:0 $common --output-dir "$out/one" --report "$out/one.json"
-  for mode in pipeline data wrap; do
-    # shellcheck disable=SC2086
-    keep "run-$mode" "$build/vdpp" --devices cuda:0,cuda:0 $common --parallel "$mode" --output-dir "$out/$mode" \
-      --report "$out/$mode.json"
-    if [ -n "$(hashes "$out/one.json")" ] && [ "$(hashes "$out/one.json")" = "$(hashes "$out/$mode.json")" ]; then
-      say "bits of $mode: equal"
-    else
-      say "bits of $mode: DIFFER"
-      result=1
-    fi
-  done
-}
-
-part_sanitize() {
-  command -v compute-sanitizer >/dev/null || { say "compute-sanitizer: not here"; return; }
-  for tool in memcheck racecheck; do
-    keep "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/vdpp" --devices cuda:0 --latent-shape 1 4 2 8 8 \
-      --steps 1 -y --format latents -q --output-dir "$out/sanitized"
-  done
-}
-
-part_speed() {
-  keep speed "$python" bench/compare_torch_gpu.py "$build/bench/bench_step" "${MODEL:-/tmp/vdpp-full}" "$out/speed.json" \
-    --compile
-}
-
-say "commit $(git describe --always --dirty 2>/dev/null), $(date -u +%FT%TZ)"
-nvidia-smi >"$out/nvidia-smi" 2>&1 || say "nvidia-smi: FAILED"
-for part in $parts; do
-  "part_$part"
+for part in "$@"; do
+  case " $parts " in
+    *" $part "*) rm -f "$OUT/$part/result" ;;
+    *) echo "no part '$part'; there are: $parts" >&2; exit 64 ;;
+  esac
 done
-exit $result
+# shellcheck disable=SC2086 # a list of words
+[ $# -gt 0 ] || set -- $parts
+for part in "$@"; do
+  [ -e "$OUT/$part/result" ] || run_part "$part" || break
+done
+
+left=0
+for part in $parts; do [ -e "$OUT/$part/result" ] || left=$((left + 1)); done
+# shellcheck disable=SC2086
+"$PYTHON" bench/gpu_report.py "$OUT" "$SHAPES" $parts || exit 70
+if [ "$left" -gt 0 ]; then
+  echo "$left parts are left: call it again"
+  exit 75
+fi
+! grep -q ^failed "$OUT"/*/result

@@ -103,6 +103,16 @@ typedef struct vdk_resize {
 } vdk_resize;
 cudaError_t vdk_run_resize(const vdk_resize *a, cudaStream_t stream);
 
+/* The four phases of a picture of twice the size, side by side as channels, to their places: pixel
+ * (2i + a, 2j + b) of y is phase 2a + b at pixel (i + a, j + b) of x. */
+typedef struct vdk_unphase {
+    const void *x; /* [n, h + 1, w + 1, 4, c] T */
+    void *y;       /* [n, 2h, 2w, c] T */
+    int64_t n, h, w, c;
+    vd_dtype dtype;
+} vdk_unphase;
+cudaError_t vdk_run_unphase(const vdk_unphase *a, cudaStream_t stream);
+
 /* y = round_half_even(255 * clamp(x * 0.5 + 0.5, 0, 1)); NaN gives 0 (9.3). No fused operations. */
 cudaError_t vdk_run_frames_u8(const void *x, vd_dtype from, uint8_t *y, int64_t count, cudaStream_t stream);
 

@@ -19,7 +19,8 @@ __device__ __forceinline__ float rough_erf(float x) {
     return copysignf(1.0f - p * t * __expf(-x * x), x);
 }
 
-/* For a result that is rounded to T: with erff a gate over 16 bits would wait for arithmetic, not for memory. */
+/* For a result that is rounded to T: with erff a gate over 16 bits would wait for arithmetic, not for
+ * memory. */
 template <class T> __device__ __forceinline__ float gelu(float x) {
     float y = x * 0.70710678f;
     return 0.5f * x * (1.0f + (std::is_same<T, float>::value ? erff(y) : rough_erf(y)));
@@ -104,6 +105,18 @@ template <class T, int N> __global__ void __launch_bounds__(block_size) resize(v
         float x[N];
         load<N>(static_cast<const T *>(a.x) + from * a.c + j, x);
         store<N>(static_cast<T *>(a.y) + pixel * a.c + j, x);
+    });
+}
+
+/* ---- phases of twice the size ---- */
+
+template <class T, int N> __global__ void __launch_bounds__(block_size) unphase(vdk_unphase a) {
+    for_cells<N>(4 * a.n * a.h * a.w, a.c, [&](int64_t pixel, int64_t j) {
+        quotient line = divide(pixel, 2 * a.w), image = divide(line.whole, 2 * a.h);
+        int64_t row = image.rest, column = line.rest, phase = row % 2 * 2 + column % 2;
+        int64_t from = (image.whole * (a.h + 1) + (row + 1) / 2) * (a.w + 1) + (column + 1) / 2;
+        *reinterpret_cast<pack<T, N> *>(static_cast<T *>(a.y) + pixel * a.c + j) =
+            load_pack<N>(static_cast<const T *>(a.x) + (4 * from + phase) * a.c + j);
     });
 }
 
@@ -192,6 +205,17 @@ cudaError_t vdk_run_resize(const vdk_resize *a, cudaStream_t stream) {
             constexpr int N = decltype(width)::value;
             return launch(resize<T, N>, blocks_for(a->n * a->h * a->w * (a->c / N), block_size), block_size,
                           0, stream, *a);
+        });
+    });
+}
+
+cudaError_t vdk_run_unphase(const vdk_unphase *a, cudaStream_t stream) {
+    return for_type(a->dtype, [&](auto type) {
+        using T = decltype(type);
+        return for_width<lanes<T>>(a->c % lanes<T> == 0, [&](auto width) {
+            constexpr int N = decltype(width)::value;
+            return launch(unphase<T, N>, blocks_for(4 * a->n * a->h * a->w * (a->c / N), block_size),
+                          block_size, 0, stream, *a);
         });
     });
 }

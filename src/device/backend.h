@@ -69,8 +69,8 @@ typedef struct vd_backend_table {
      * ones for runs to come. NULL: a backend that knows without trying. */
     vd_code (*tune)(vd_backend *b, vd_device *d, void (*tried)(void *user, const vd_trial *trial), void *user,
                     vd_error *err);
-    /* One line per convolution or product compiled so far: "label: kernel". For -v, and for the test that
-     * refuses reference code. */
+    /* One line per convolution, product or attention of a library's compiled so far, each time that it is
+     * chosen anew: "label: kernel". For -v, for benchmarks, and for the test that refuses reference code. */
     int (*kernel_count)(const vd_backend *b);
     const char *(*kernel)(const vd_backend *b, int index);
 } vd_backend_table;

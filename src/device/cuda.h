@@ -19,25 +19,33 @@ bool vd_cuda_poisons(cudaError_t result);
 typedef enum vd_cuda_layout {
     VD_CUDA_DENSE,  /* as it is */
     VD_CUDA_FILTER, /* [k, c, kh, kw] -> [k, kh, kw, c] */
+    /* [k, c, 3, 3] -> [4, k, 2, 2, c]: what a filter is on a picture before nearest neighbour doubles it.
+     * Taps that meet on one pixel there are summed in fp32; phase 2a + b is for pixels (2i + a, 2j + b) of
+     * the result, on pixels (i - 1 + a .. i + a, j - 1 + b .. j + b) (cuda.md 2.4). A vector [k] -> [4, k].
+     * Rows are filled up in each phase. */
+    VD_CUDA_PHASES,
 } vd_cuda_layout;
+enum { VD_CUDA_PHASE_COUNT = 4 };
 
 /* How a constant lies in device memory. Folding (cuda.md 2.4) is done in fp32 before the one rounding. */
 typedef struct vd_cuda_packing {
-    const vd_constant *constant;
+    const vd_constant *constant; /* NULL: pad_k zeros */
     vd_cuda_layout layout;
     vd_dtype dtype;
     int64_t pad_k,
         pad_c;   /* rows (dims[0]) and channels (dims[1]) are filled up with zeros to these; 0: as they are */
     float scale; /* times this */
-    const vd_constant *gamma; /* matrix: column j times gamma[j]; NULL: none */
-    /* vector: plus matrix * beta, for a layer norm's beta folded into the bias that follows; NULL: none. With
-     * `constant` NULL the vector is that product alone. */
-    const vd_constant *matrix, *beta;
+    /* A matrix that a layer norm comes before: column j times gamma[j], and behind the matrix, from
+     * vd_cuda_packed_bias_at on, the product's bias with matrix * beta added. gamma and beta NULL: no norm; bias
+     * NULL: the product has none of its own. */
+    const vd_constant *gamma, *beta, *bias;
+    vd_dtype bias_dtype;
 } vd_cuda_packing;
 #define VD_CUDA_PACKING(...) ((vd_cuda_packing){.scale = 1, __VA_ARGS__})
 
 /* Packs on the host: `out` receives vd_cuda_packed_bytes bytes. From any thread. */
 size_t vd_cuda_packed_bytes(const vd_cuda_packing *p);
+size_t vd_cuda_packed_bias_at(const vd_cuda_packing *p); /* bytes; a multiple of VD_ALIGNMENT */
 vd_code vd_cuda_pack(const vd_cuda_packing *p, void *out, vd_error *err);
 
 /* What the devices of a backend share: a constant is read and packed once, by whichever device's thread
@@ -56,6 +64,7 @@ vd_code vd_cuda_weights_open(vd_cuda_pool *pool, const char *device, vd_cuda_wei
 void vd_cuda_weights_close(vd_cuda_weights *w);
 const char *vd_cuda_weights_device(const vd_cuda_weights *w);
 size_t vd_cuda_weights_bytes(const vd_cuda_weights *w); /* of all constants planned so far */
+size_t vd_cuda_weights_taken(const vd_cuda_weights *w); /* of those that have their memory */
 /* Waits until everything loaded so far has arrived; before the first launch that reads it. */
 vd_code vd_cuda_weights_settle(vd_cuda_weights *w, vd_error *err);
 
@@ -76,6 +85,7 @@ typedef struct vd_cuda_planner {
     vd_cuda_math *math;
     vd_cuda_weights *weights;
     const vd_program *program;
+    size_t piece_bytes; /* a convolution that wants more scratch takes a few images at a time; 0: its limit */
 } vd_cuda_planner;
 
 /* An operation planned for its shape. */

@@ -140,7 +140,7 @@ static vd_code cuda_open(vd_backend *b, const int *ordinals, int count, vd_devic
     return code;
 }
 
-/* ---- the backend ---- */
+/* ---- links, memory, tuning ---- */
 
 static vd_code cuda_connect(vd_backend *b, vd_device *from, vd_device *to, vd_p2p wish, vd_route_info *out,
                             vd_error *err) {
@@ -185,20 +185,54 @@ static vd_code cuda_tune(vd_backend *b, vd_device *base, void (*tried)(void *use
     return code;
 }
 
-/* Plans are named in the log, as they are chosen. */
-static int cuda_kernel_count(const vd_backend *b) {
-    (void)b;
-    return 0;
+/* ---- kernels ---- */
+
+static bool grow_kernels(vd_cuda_backend *b) {
+    if (b->kernel_count < b->kernel_capacity)
+        return true;
+    int capacity = b->kernel_capacity ? 2 * b->kernel_capacity : 128;
+    char **more = realloc(b->kernels, (size_t)capacity * sizeof *more);
+    if (!more)
+        return false;
+    b->kernels = more;
+    b->kernel_capacity = capacity;
+    return true;
 }
 
-static const char *cuda_kernel(const vd_backend *b, int index) {
-    (void)b, (void)index;
-    return NULL;
+/* A line for which there is no memory is left out: nothing but -v and benchmarks reads them. */
+void vd_cuda_note_kernel(void *user, const char *problem, const char *plan) {
+    vd_cuda_backend *b = user;
+    char *line;
+    pthread_mutex_lock(&b->lock);
+    if (grow_kernels(b) && asprintf(&line, "%s: %s", problem, plan) >= 0)
+        b->kernels[b->kernel_count++] = line;
+    pthread_mutex_unlock(&b->lock);
 }
+
+static int cuda_kernel_count(const vd_backend *base) {
+    vd_cuda_backend *b = (vd_cuda_backend *)base;
+    pthread_mutex_lock(&b->lock);
+    int count = b->kernel_count;
+    pthread_mutex_unlock(&b->lock);
+    return count;
+}
+
+static const char *cuda_kernel(const vd_backend *base, int index) {
+    vd_cuda_backend *b = (vd_cuda_backend *)base;
+    pthread_mutex_lock(&b->lock);
+    const char *line = b->kernels[index];
+    pthread_mutex_unlock(&b->lock);
+    return line;
+}
+
+/* ---- the backend ---- */
 
 static void cuda_close(vd_backend *base) {
     vd_cuda_backend *b = of(base);
     vd_cuda_pool_close(b->pool);
+    for (int i = 0; i < b->kernel_count; i++)
+        free(b->kernels[i]);
+    free(b->kernels);
     pthread_mutex_destroy(&b->lock);
     for (int i = 0; b->capture && i < b->count; i++)
         pthread_rwlock_destroy(&b->capture[i]);

@@ -1,10 +1,18 @@
 /* Convolutions: a group norm or a resize into scratch, then the library's convolution with bias and
- * residual, or, where it has none, the patches of the input as a matrix and a product, piece by piece. */
+ * residual, or, where it has none, the patches of the input as a matrix and a product, piece by piece.
+ * Images do not depend on each other: where scratch for all of them would be large, some are done at a
+ * time, always the same number, so that one plan is enough.
+ *
+ * A 3x3 convolution of an input that nearest neighbour doubled sees every pixel of the source more than
+ * once. It is four 2x2 convolutions of the source, one for each phase of the result: here one convolution
+ * with four times the channels, put in order afterwards (cuda.md 2.4). */
 #include "device/cuda_lower.h"
 
 enum {
-    PATCH_BYTES = 64 << 20, /* of one piece */
-    CHANNELS = 8,           /* libraries want rows of 16 bytes: 16-bit channels are filled up to this */
+    SCRATCH_BYTES = 256 << 20, /* where more would be needed, some images at a time */
+    PATCH_BYTES = 64 << 20,    /* of one piece */
+    CHANNELS = 8,              /* libraries want rows of 16 bytes: 16-bit channels are filled up to this */
+    ALIGNMENT = 16,            /* of every tensor's first byte */
 };
 
 struct vd_cuda_step {
@@ -13,17 +21,37 @@ struct vd_cuda_step {
     vd_cuda_constant *weight; /* [out, kh, kw, in] */
     vd_cuda_plan *conv;       /* NULL: by patches */
     vd_cuda_plan *product[2]; /* of a whole piece and of the last one; the same when pieces divide */
-    vd_cuda_conv_spec spec;   /* as the library sees it: padded channels, resized input */
+    vd_cuda_conv_spec spec;   /* as the library sees it: padded channels, resized input, phases */
+    int64_t turns;            /* everything below is for one of so many equal shares of the images */
     vd_shape src;             /* of the first source */
     int64_t c, k;             /* channels as they are */
-    int64_t rows, piece;      /* pixels of the result; of a piece */
-    bool resized;
-    bool direct; /* the library writes to dst, with the residual; else to raw_at */
-    size_t resized_at, padded_at, patches_at, raw_at, cropped_at, workspace;
+    int64_t pixels;           /* of dst */
+    int64_t rows, piece;      /* pixels of the library's result; of a piece */
+    bool resized, phased;
+    bool direct; /* the library's result, with the residual, is dst but for its phases; else raw_at gets it */
+    size_t resized_at, padded_at, patches_at, phases_at, raw_at, cropped_at, workspace;
 };
 
 static int64_t padded(int64_t channels, vd_dtype dtype) {
     return dtype == VD_F32 ? channels : (channels + CHANNELS - 1) / CHANNELS * CHANNELS;
+}
+
+/* Whether the input is doubled and then read by a 3x3 kernel that keeps the size. */
+static bool has_phases(const vd_conv *op, vd_shape src) {
+    bool doubled = op->in_h == 2 * src.h && op->in_w == 2 * src.w;
+    bool same = op->pad_top == 1 && op->pad_left == 1 && op->pad_bottom == 1 && op->pad_right == 1;
+    return doubled && same && op->stride == 1 && op->weight->dims[2] == 3 && op->weight->dims[3] == 3;
+}
+
+/* The convolution that gives all phases at once: pixel (i, j) of its result sees the 2x2 pixels of the
+ * source that end at (i, j), so that there is one row and one column more than in the source. */
+static void spread_phases(vd_cuda_conv_spec *c, vd_shape src) {
+    c->h = src.h;
+    c->w = src.w;
+    c->oh = src.h + 1;
+    c->ow = src.w + 1;
+    c->k *= VD_CUDA_PHASE_COUNT;
+    c->kh = c->kw = 2;
 }
 
 static vd_cuda_conv_spec spec_of(const vd_program *p, const vd_conv *op, const vd_cuda_step *s) {
@@ -57,12 +85,19 @@ static vd_code plan_constants(const vd_cuda_planner *pl, const vd_conv *op, vd_c
                               vd_error *err) {
     vd_dtype dtype = pl->program->dtype;
     int64_t k = padded(s->k, dtype);
-    vd_cuda_packing weight = VD_CUDA_PACKING(.constant = op->weight, .layout = VD_CUDA_FILTER, .dtype = dtype,
-                                             .pad_k = k, .pad_c = padded(s->c, dtype));
+    vd_cuda_packing weight =
+        VD_CUDA_PACKING(.constant = op->weight, .dtype = dtype, .pad_k = k, .pad_c = padded(s->c, dtype));
     vd_cuda_packing bias = VD_CUDA_PACKING(.constant = op->bias);
+    weight.layout = s->phased ? VD_CUDA_PHASES : VD_CUDA_FILTER;
+    bias.layout = s->phased ? VD_CUDA_PHASES : VD_CUDA_DENSE;
     VD_TRY(vd_cuda_norm_plan(pl, &op->norm, false, s->src, s->c - s->src.c, &s->norm, scratch, err));
     VD_TRY(vd_cuda_constant_plan(pl->weights, &weight, &s->weight, err));
-    return vd_cuda_bias_plan(pl, &bias, op->bias_value, dtype, s->k, k, &s->bias, scratch, err);
+    VD_TRY(vd_cuda_bias_plan(pl, &bias, op->bias_value, dtype, s->k, k, &s->bias, scratch, err));
+    if (!s->direct || op->residual == VD_NONE || vd_cuda_has_bias(&s->bias))
+        return VD_OK;
+    /* A sum without a bias would be a kernel compiled at run time. */
+    vd_cuda_packing zeros = VD_CUDA_PACKING(.dtype = dtype, .pad_k = k);
+    return vd_cuda_constant_plan(pl->weights, &zeros, &s->bias.constant, err);
 }
 
 static vd_code open_product(const vd_cuda_planner *pl, const vd_cuda_step *s, int64_t rows,
@@ -110,30 +145,66 @@ static vd_code plan_library(const vd_cuda_planner *pl, vd_cuda_step *s, size_t *
 
 static void plan_scratch(const vd_conv *op, vd_cuda_step *s, size_t *scratch) {
     size_t element = vd_dtype_bytes(s->spec.dtype);
-    size_t pixels = (size_t)(s->spec.n * s->spec.h * s->spec.w), rows = (size_t)s->rows;
+    size_t in = (size_t)(s->spec.n * s->spec.h * s->spec.w), out = (size_t)s->pixels;
     if (s->resized)
-        s->resized_at = vd_cuda_take(scratch, pixels * (size_t)s->c * element);
+        s->resized_at = vd_cuda_take(scratch, in * (size_t)s->c * element);
     if (s->spec.c != s->c)
-        s->padded_at = vd_cuda_take(scratch, pixels * (size_t)s->spec.c * element);
+        s->padded_at = vd_cuda_take(scratch, in * (size_t)s->spec.c * element);
+    if (s->phased)
+        s->phases_at = vd_cuda_take(scratch, (size_t)(s->rows * s->spec.k) * element);
     if (!s->direct)
-        s->raw_at = vd_cuda_take(scratch, rows * (size_t)s->spec.k * element);
+        s->raw_at = vd_cuda_take(scratch, out * (size_t)padded(s->k, s->spec.dtype) * element);
     if (!s->direct && op->residual != VD_NONE)
-        s->cropped_at = vd_cuda_take(scratch, rows * (size_t)s->k * element);
+        s->cropped_at = vd_cuda_take(scratch, out * (size_t)s->k * element);
+}
+
+/* Bytes of one turn's share of a value. */
+static size_t share_bytes(const vd_program *p, vd_value v, int64_t turns) {
+    int64_t count = v == VD_NONE ? 0 : vd_shape_count(vd_program_shape(p, v));
+    return count ? (size_t)(count / turns) * vd_dtype_bytes(vd_cuda_dtype(p, v)) : 0;
+}
+
+/* Whether all shares are equal and begin where tensors may. */
+static bool divides(const vd_program *p, const vd_conv *op, int64_t turns) {
+    size_t bytes =
+        share_bytes(p, op->src, turns) | share_bytes(p, op->src1, turns) | share_bytes(p, op->dst, turns);
+    return vd_program_shape(p, op->src).n % turns == 0 && bytes % ALIGNMENT == 0;
+}
+
+/* Everything but the library's plans, for the images of one of `turns` turns. */
+static vd_code plan_turn(const vd_cuda_planner *pl, const vd_conv *op, vd_cuda_step *s, int64_t turns,
+                         size_t *scratch, vd_error *err) {
+    const vd_program *p = pl->program;
+    s->turns = turns;
+    s->src = vd_program_shape(p, op->src);
+    s->src.n /= turns;
+    s->pixels = vd_shape_rows(vd_program_shape(p, op->dst)) / turns;
+    VD_TRY(plan_constants(pl, op, s, scratch, err));
+    s->spec = spec_of(p, op, s);
+    if (s->phased)
+        spread_phases(&s->spec, s->src);
+    s->rows = s->spec.n * s->spec.oh * s->spec.ow;
+    s->resized = s->spec.h != s->src.h || s->spec.w != s->src.w;
+    plan_scratch(op, s, scratch);
+    return VD_OK;
 }
 
 static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_step *s, size_t *scratch,
                     vd_error *err) {
     const vd_conv *op = &generic->conv;
     const vd_program *p = pl->program;
-    s->src = vd_program_shape(p, op->src);
+    const size_t limit = pl->piece_bytes ? pl->piece_bytes : SCRATCH_BYTES, before = *scratch;
     s->c = op->weight->dims[1];
     s->k = op->weight->dims[0];
-    s->rows = vd_shape_rows(vd_program_shape(p, op->dst));
-    s->direct = s->k == padded(s->k, p->dtype) && vd_cuda_dtype(p, op->dst) == p->dtype;
-    VD_TRY(plan_constants(pl, op, s, scratch, err));
-    s->spec = spec_of(p, op, s);
-    s->resized = s->spec.h != s->src.h || s->spec.w != s->src.w;
-    plan_scratch(op, s, scratch);
+    s->phased = has_phases(op, vd_program_shape(p, op->src));
+    s->direct = s->k == padded(s->k, p->dtype) && vd_cuda_dtype(p, op->dst) == p->dtype &&
+                !(s->phased && op->residual != VD_NONE);
+    VD_TRY(plan_turn(pl, op, s, 1, scratch, err));
+    for (int64_t turns = 2; *scratch - before > limit && turns <= vd_program_shape(p, op->src).n; turns++)
+        if (divides(p, op, turns)) {
+            *scratch = before;
+            VD_TRY(plan_turn(pl, op, s, turns, scratch, err));
+        }
     return plan_library(pl, s, scratch, err);
 }
 
@@ -157,13 +228,24 @@ static vd_code resize(const vd_cuda_step *s, const vd_cuda_call *call, const voi
     return vd_cuda_ran(call, vdk_run_resize(&r, call->stream), "resize", err);
 }
 
+/* One turn's operands. */
+typedef struct operands {
+    const void *src, *src1, *bias, *residual;
+    void *dst;
+} operands;
+
+static void *share(const vd_cuda_step *s, const vd_cuda_call *call, vd_value v, int64_t turn) {
+    char *value = vd_cuda_value(call, v);
+    return value ? value + (size_t)turn * share_bytes(call->program, v, s->turns) : NULL;
+}
+
 /* What the convolution reads. */
-static vd_code prepare(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const void **x,
-                       vd_error *err) {
+static vd_code prepare(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const operands *o,
+                       const void **x, vd_error *err) {
     const vd_cuda_conv_spec *c = &s->spec;
-    *x = vd_cuda_value(call, op->src);
+    *x = o->src;
     if (op->norm.kind != VD_NORM_NONE)
-        VD_TRY(vd_cuda_norm_run(&s->norm, call, *x, vd_cuda_value(call, op->src1), x, err));
+        VD_TRY(vd_cuda_norm_run(&s->norm, call, o->src, o->src1, x, err));
     if (s->resized)
         VD_TRY(resize(s, call, x, err));
     if (c->c == s->c)
@@ -215,29 +297,56 @@ static vd_code run_pieces(const vd_cuda_step *s, const vd_cuda_call *call, const
     return VD_OK;
 }
 
+static vd_code unphase(const vd_cuda_step *s, const vd_cuda_call *call, void *y, vd_error *err) {
+    vdk_unphase u = {.x = vd_cuda_at(call, s->phases_at),
+                     .y = y,
+                     .n = s->src.n,
+                     .h = s->src.h,
+                     .w = s->src.w,
+                     .c = padded(s->k, s->spec.dtype),
+                     .dtype = s->spec.dtype};
+    return vd_cuda_ran(call, vdk_run_unphase(&u, call->stream), "phases", err);
+}
+
 /* From the raw result to dst: without the channels that filled it up, in dst's type, plus the residual. */
-static vd_code finish(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, vd_error *err) {
+static vd_code finish(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const operands *o,
+                      vd_error *err) {
     vd_dtype dtype = s->spec.dtype, to = vd_cuda_dtype(call->program, op->dst);
-    const void *raw = vd_cuda_at(call, s->raw_at), *residual = vd_cuda_value(call, op->residual);
-    void *dst = vd_cuda_value(call, op->dst), *cropped = vd_cuda_at(call, s->cropped_at);
-    if (!residual)
-        return vd_cuda_repitch(call, raw, dtype, s->spec.k, dst, to, s->k, s->rows, err);
-    VD_TRY(vd_cuda_repitch(call, raw, dtype, s->spec.k, cropped, dtype, s->k, s->rows, err));
-    return vd_cuda_activate(call, VD_ACT_NONE, cropped, dtype, s->rows, s->k, residual, dst, to, err);
+    int64_t wide = padded(s->k, dtype);
+    const void *raw = vd_cuda_at(call, s->raw_at);
+    void *cropped = vd_cuda_at(call, s->cropped_at);
+    if (!o->residual)
+        return vd_cuda_repitch(call, raw, dtype, wide, o->dst, to, s->k, s->pixels, err);
+    VD_TRY(vd_cuda_repitch(call, raw, dtype, wide, cropped, dtype, s->k, s->pixels, err));
+    return vd_cuda_activate(call, VD_ACT_NONE, cropped, dtype, s->pixels, s->k, o->residual, o->dst, to, err);
+}
+
+static vd_code run_turn(const vd_conv *op, const vd_cuda_step *s, const vd_cuda_call *call, const operands *o,
+                        vd_error *err) {
+    const void *x, *z = s->direct ? o->residual : NULL;
+    void *whole = s->direct ? o->dst : vd_cuda_at(call, s->raw_at);
+    void *y = s->phased ? vd_cuda_at(call, s->phases_at) : whole;
+    VD_TRY(prepare(op, s, call, o, &x, err));
+    if (s->conv)
+        VD_TRY(vd_cuda_conv_run(s->conv, call->stream, x, vd_cuda_constant_data(s->weight), o->bias, z, y,
+                                vd_cuda_at(call, s->workspace), err));
+    else
+        VD_TRY(run_pieces(s, call, x, o->bias, z, y, err));
+    if (s->phased)
+        VD_TRY(unphase(s, call, whole, err));
+    return s->direct ? VD_OK : finish(op, s, call, o, err);
 }
 
 static vd_code run(const vd_op *generic, const vd_cuda_step *s, const vd_cuda_call *call, vd_error *err) {
     const vd_conv *op = &generic->conv;
-    const void *x, *bias, *z = s->direct ? vd_cuda_value(call, op->residual) : NULL;
-    void *y = s->direct ? vd_cuda_value(call, op->dst) : vd_cuda_at(call, s->raw_at);
-    VD_TRY(prepare(op, s, call, &x, err));
+    const void *bias;
     VD_TRY(vd_cuda_bias_data(&s->bias, call, &bias, err));
-    if (s->conv)
-        VD_TRY(vd_cuda_conv_run(s->conv, call->stream, x, vd_cuda_constant_data(s->weight), bias, z, y,
-                                vd_cuda_at(call, s->workspace), err));
-    else
-        VD_TRY(run_pieces(s, call, x, bias, z, y, err));
-    return s->direct ? VD_OK : finish(op, s, call, err);
+    for (int64_t i = 0; i < s->turns; i++) {
+        operands o = {share(s, call, op->src, i), share(s, call, op->src1, i), bias,
+                      share(s, call, op->residual, i), share(s, call, op->dst, i)};
+        VD_TRY(run_turn(op, s, call, &o, err));
+    }
+    return VD_OK;
 }
 
 static void close_step(vd_cuda_step *s) {

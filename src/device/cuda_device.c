@@ -172,7 +172,9 @@ static vd_code open_parts(vd_cuda_device *d, vd_error *err) {
                                  .ordinal = d->ordinal,
                                  .cache_folder = d->backend->cache_folder,
                                  .workspace_cap = WORKSPACE_CAP,
-                                 .tf32 = d->backend->tf32};
+                                 .tf32 = d->backend->tf32,
+                                 .chosen = d->place == 0 ? vd_cuda_note_kernel : NULL, /* others do as it */
+                                 .user = d->backend};
     VD_TRY(vd_cuda_math_open(&math, &d->math, err));
     return vd_cuda_weights_open(d->backend->pool, d->base.name, &d->weights, err);
 }

@@ -12,9 +12,9 @@
  *             seconds in steps.
  *   graphs    a program is captured once per exec, in relaxed mode: drivers that CUDA 13 runs on load kernels
  *             during a capture, so nothing needs a run before it that would step what the program steps.
- *   captures  a call that waits for a whole GPU (for memory, for kernels to be loaded) spoils what any thread is
- *             capturing there. So captures hold the GPU's lock for writing, and such calls for reading; it is
- *             taken last, and only for them.
+ *   captures  a call that waits for a whole GPU (for memory, for kernels to be loaded) spoils what any thread
+ *             is capturing there. So captures hold the GPU's lock for writing, and such calls for reading; it
+ *             is taken last, and only for them.
  *   lost      a device that was given up and does not come to rest keeps what its pending work may touch
  *             until the process ends; nothing is freed there, for freeing would wait for it. */
 #ifndef VD_DEVICE_CUDA_DEVICE_H
@@ -38,10 +38,17 @@ typedef struct vd_cuda_backend {
     int count;                 /* GPUs that there are */
     pthread_rwlock_t *capture; /* [count] */
     vd_cuda_pool *pool;
-    pthread_mutex_t lock; /* guards `devices` and `programs` */
+    pthread_mutex_t lock; /* guards what follows */
     struct vd_cuda_device *devices;
     vd_compiled *programs;
+    char **kernels; /* "problem: plan", in the order in which they were chosen */
+    int kernel_count, kernel_capacity;
 } vd_cuda_backend;
+
+/* ---- cuda_backend.c ---- */
+
+/* Adds a line to the list of kernels of the backend `user`. */
+void vd_cuda_note_kernel(void *user, const char *problem, const char *plan);
 
 typedef struct vd_cuda_device {
     vd_device base;

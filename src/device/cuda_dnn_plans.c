@@ -1,6 +1,6 @@
-/* cuDNN's plans for a problem. The heuristics name engines for its graph, and those that build within our rules are
- * the plans, kernels that the library brings along first. Whoever wants more gets the engines that no heuristic
- * names. */
+/* cuDNN's plans for a problem. The heuristics name engines for its graph, and those that build within our
+ * rules are the plans, kernels that the library brings along first. Whoever wants more gets the engines
+ * that no heuristic names. */
 #include "device/cuda_math.h"
 
 #include "base/text.h"
@@ -100,7 +100,8 @@ static vd_code ask_heuristics(search *s, cudnnBackendHeurMode_t mode, engines *o
     return VD_OK;
 }
 
-/* The engine of an index as it comes, its knobs at their defaults; not allowed where the graph has none such. */
+/* The engine of an index as it comes, its knobs at their defaults; not allowed where the graph has none
+ * such. */
 static engine take_engine(search *s, int64_t index) {
     vd_dnn_builder *b = &s->builder;
     vd_dnn_desc d = vd_dnn_make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR);

@@ -62,7 +62,7 @@ static vd_code plan_op(part *t, int i, vd_error *err) {
     if (!entry->plan)
         return VD_OK;
     size_t scratch = 0;
-    vd_cuda_planner planner = {t->device->math, t->device->weights, t->program};
+    vd_cuda_planner planner = {.math = t->device->math, .weights = t->device->weights, .program = t->program};
     if (!(t->steps[i] = calloc(1, entry->step_bytes)))
         return vd_fail_memory(err, vd_op_name(op->kind), entry->step_bytes);
     if (entry->plan(&planner, op, t->steps[i], &scratch, err) != VD_OK)
@@ -123,7 +123,7 @@ static vd_code ensure_part(vd_cuda_compiled *c, vd_cuda_device *d, part **out, v
 
 /* Devices that load the same program at the same time begin at different places: each packs its share for
  * all, and finds the rest packed. */
-static vd_code load_part(part *t, vd_error *err) {
+static vd_code load_constants(part *t, vd_error *err) {
     const vd_cuda_device *d = t->device;
     const vd_program *p = t->program;
     int first = (int)((int64_t)p->op_count * d->place / d->places);
@@ -136,9 +136,16 @@ static vd_code load_part(part *t, vd_error *err) {
     for (vd_value v = 0; v < p->value_count; v++)
         if (t->constants[v])
             VD_TRY(vd_cuda_constant_load(t->constants[v], err));
-    VD_TRY(vd_cuda_weights_settle(d->weights, err));
-    t->loaded = true;
-    return VD_OK;
+    return vd_cuda_weights_settle(d->weights, err);
+}
+
+static vd_code load_part(part *t, vd_error *err) {
+    vd_cuda_device *d = t->device;
+    size_t before = vd_cuda_weights_taken(d->weights);
+    vd_code code = load_constants(t, err);
+    vd_device_took(&d->base, vd_cuda_weights_taken(d->weights) - before);
+    t->loaded = code == VD_OK;
+    return code;
 }
 
 /* Arenas have been sized for the device that the program was compiled for; its equals need no more. */

@@ -35,15 +35,14 @@ static float share(const vd_feed_forward *op) {
 static vd_code plan_constants(const vd_cuda_planner *pl, const vd_feed_forward *op, vd_cuda_step *s,
                               size_t *scratch, vd_error *err) {
     vd_dtype dtype = pl->program->dtype;
-    vd_cuda_packing up = VD_CUDA_PACKING(.constant = op->up_weight, .dtype = dtype, .gamma = op->norm.gamma);
+    vd_cuda_packing up = VD_CUDA_PACKING(.constant = op->up_weight, .dtype = dtype, .gamma = op->norm.gamma,
+                                         .beta = op->norm.beta, .bias = op->up_bias, .bias_dtype = dtype);
     vd_cuda_packing down = VD_CUDA_PACKING(.constant = op->down_weight, .dtype = dtype);
-    vd_cuda_packing up_bias =
-        VD_CUDA_PACKING(.constant = op->up_bias, .matrix = op->up_weight, .beta = op->norm.beta);
     vd_cuda_packing down_bias = VD_CUDA_PACKING(.constant = op->down_bias);
     down_bias.scale = share(op);
     VD_TRY(vd_cuda_constant_plan(pl->weights, &up, &s->up, err));
     VD_TRY(vd_cuda_constant_plan(pl->weights, &down, &s->down, err));
-    VD_TRY(vd_cuda_bias_plan(pl, &up_bias, VD_NONE, dtype, s->wide, s->wide, &s->up_bias, scratch, err));
+    s->up_bias = vd_cuda_bias_behind(s->up, &up);
     return vd_cuda_bias_plan(pl, &down_bias, VD_NONE, dtype, s->c, s->c, &s->down_bias, scratch, err);
 }
 

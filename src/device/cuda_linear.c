@@ -16,14 +16,21 @@ static vd_code plan_constants(const vd_cuda_planner *pl, const vd_linear *op, vd
                               size_t *scratch, vd_error *err) {
     const vd_norm *norm = &op->norm;
     bool folded = norm->kind == VD_NORM_LAYER && op->bias_value == VD_NONE;
-    vd_cuda_packing weight = VD_CUDA_PACKING(.constant = op->weight, .dtype = pl->program->dtype,
-                                             .gamma = folded ? norm->gamma : NULL);
-    vd_cuda_packing bias = VD_CUDA_PACKING(.constant = op->bias, .matrix = folded ? op->weight : NULL,
-                                           .beta = folded ? norm->beta : NULL);
+    vd_cuda_packing weight = VD_CUDA_PACKING(.constant = op->weight, .dtype = pl->program->dtype);
+    vd_cuda_packing bias = VD_CUDA_PACKING(.constant = op->bias);
+    if (folded) {
+        weight.gamma = norm->gamma;
+        weight.beta = norm->beta;
+        weight.bias = op->bias;
+        weight.bias_dtype = out;
+    }
     VD_TRY(vd_cuda_norm_plan(pl, norm, folded, vd_program_shape(pl->program, op->src), 0, &s->norm, scratch,
                              err));
     VD_TRY(vd_cuda_constant_plan(pl->weights, &weight, &s->weight, err));
-    return vd_cuda_bias_plan(pl, &bias, op->bias_value, out, s->k, s->k, &s->bias, scratch, err);
+    if (!folded)
+        return vd_cuda_bias_plan(pl, &bias, op->bias_value, out, s->k, s->k, &s->bias, scratch, err);
+    s->bias = vd_cuda_bias_behind(s->weight, &weight);
+    return VD_OK;
 }
 
 static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_step *s, size_t *scratch,

@@ -14,18 +14,28 @@ vd_code vd_cuda_ran(const vd_cuda_call *call, cudaError_t result, const char *ke
 
 /* ---- biases ---- */
 
+/* Whether a value is not yet the vector that a product reads. */
+static bool rewritten(const vd_cuda_bias *b) {
+    return b->dtype != VD_F32 || b->padded != b->width || b->repeats > 1;
+}
+
+static size_t rows_bytes(const vd_cuda_bias *b) {
+    return (size_t)(b->runs * b->padded) * vd_dtype_bytes(b->dtype);
+}
+
 vd_code vd_cuda_bias_plan(const vd_cuda_planner *planner, const vd_cuda_packing *packing, vd_value value,
                           vd_dtype dtype, int64_t width, int64_t padded, vd_cuda_bias *out, size_t *scratch,
                           vd_error *err) {
     const vd_program *p = planner->program;
     *out = (vd_cuda_bias){.value = value, .runs = 1, .width = width, .padded = padded, .dtype = dtype};
+    out->repeats = packing->layout == VD_CUDA_PHASES ? VD_CUDA_PHASE_COUNT : 1;
     if (value != VD_NONE) {
         out->runs = p->values[value].shape.n;
-        if (dtype != VD_F32 || padded != width)
-            out->at = vd_cuda_take(scratch, (size_t)(out->runs * out->padded) * vd_dtype_bytes(dtype));
+        if (rewritten(out))
+            out->at = vd_cuda_take(scratch, (size_t)out->repeats * rows_bytes(out));
         return VD_OK;
     }
-    if (!packing->constant && !packing->matrix)
+    if (!packing->constant)
         return VD_OK;
     vd_cuda_packing rounded = *packing;
     rounded.dtype = dtype;
@@ -33,18 +43,34 @@ vd_code vd_cuda_bias_plan(const vd_cuda_planner *planner, const vd_cuda_packing 
     return vd_cuda_constant_plan(planner->weights, &rounded, &out->constant, err);
 }
 
+vd_cuda_bias vd_cuda_bias_behind(vd_cuda_constant *matrix, const vd_cuda_packing *packing) {
+    int64_t rows = packing->constant->dims[0];
+    return (vd_cuda_bias){.constant = matrix,
+                          .offset = vd_cuda_packed_bias_at(packing),
+                          .value = VD_NONE,
+                          .runs = 1,
+                          .width = rows,
+                          .padded = rows,
+                          .repeats = 1,
+                          .dtype = packing->bias_dtype};
+}
+
 vd_code vd_cuda_bias_load(const vd_cuda_bias *b, vd_error *err) {
     return b->constant ? vd_cuda_constant_load(b->constant, err) : VD_OK;
 }
 
 vd_code vd_cuda_bias_data(const vd_cuda_bias *b, const vd_cuda_call *call, const void **out, vd_error *err) {
-    *out = b->constant ? vd_cuda_constant_data(b->constant) : vd_cuda_value(call, b->value);
-    if (b->value == VD_NONE || (b->dtype == VD_F32 && b->padded == b->width))
+    *out =
+        b->constant ? (char *)vd_cuda_constant_data(b->constant) + b->offset : vd_cuda_value(call, b->value);
+    if (b->value == VD_NONE || !rewritten(b))
         return VD_OK;
-    void *rounded = vd_cuda_at(call, b->at);
     const void *value = *out;
-    *out = rounded;
-    return vd_cuda_repitch(call, value, VD_F32, b->width, rounded, b->dtype, b->padded, b->runs, err);
+    *out = vd_cuda_at(call, b->at);
+    for (int i = 0; i < b->repeats; i++)
+        VD_TRY(vd_cuda_repitch(call, value, VD_F32, b->width,
+                               vd_cuda_at(call, b->at + (size_t)i * rows_bytes(b)), b->dtype, b->padded,
+                               b->runs, err));
+    return VD_OK;
 }
 
 /* ---- products ---- */

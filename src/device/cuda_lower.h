@@ -25,17 +25,21 @@ vd_code vd_cuda_ran(const vd_cuda_call *call, cudaError_t result, const char *ke
 /* The bias of a product: a constant converted when it is planned, or a value converted when it runs. */
 typedef struct vd_cuda_bias {
     vd_cuda_constant *constant; /* NULL: none, or a value */
+    size_t offset;              /* into the constant, bytes */
     vd_value value;             /* f32 [runs, width]; VD_NONE */
     int64_t runs, width, padded;
+    int repeats; /* how often the vector stands there; 1 where there are runs */
     vd_dtype dtype;
     size_t at; /* scratch for the converted value */
 } vd_cuda_bias;
 
-/* `packing` of the constant (constant and matrix NULL: none), its type and padding aside. Without either,
- * vd_cuda_bias_data is NULL. */
+/* `packing` of the constant (its constant NULL: none), its type and padding aside; its layout is the value's
+ * as well. Without either, vd_cuda_bias_data is NULL. */
 vd_code vd_cuda_bias_plan(const vd_cuda_planner *planner, const vd_cuda_packing *packing, vd_value value,
                           vd_dtype dtype, int64_t width, int64_t padded, vd_cuda_bias *out, size_t *scratch,
                           vd_error *err);
+/* The one that lies behind a matrix which a layer norm is folded into. */
+vd_cuda_bias vd_cuda_bias_behind(vd_cuda_constant *matrix, const vd_cuda_packing *packing);
 vd_code vd_cuda_bias_load(const vd_cuda_bias *b, vd_error *err);
 static inline bool vd_cuda_has_bias(const vd_cuda_bias *b) {
     return b->constant || b->value != VD_NONE;

@@ -75,6 +75,8 @@ vd_code vd_cuda_math_open(const vd_cuda_math_request *request, vd_cuda_math **ou
     if (!m)
         return vd_fail_memory(err, "the libraries' state", sizeof *m);
     m->log = request->log;
+    m->chosen = request->chosen;
+    m->user = request->user;
     m->device = request->ordinal >= 0;
     m->tf32 = request->tf32;
     m->workspace_cap = request->workspace_cap;
@@ -223,8 +225,10 @@ static vd_cuda_plan *find_open(vd_cuda_math *m, const char *key) {
 /* The tuner's choice, or the libraries' own first one. */
 static vd_code choose(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cuda_plan **out, vd_error *err) {
     vd_cuda_plans plans = {.limit = 1};
-    if ((*out = vd_cuda_choice_load(m, problem)))
+    if ((*out = vd_cuda_choice_load(m, problem))) {
+        (*out)->tuned = true;
         return VD_OK;
+    }
     vd_code status = vd_cuda_candidates(m, problem, &plans, err);
     if (status != VD_OK)
         vd_cuda_plans_close(&plans);
@@ -238,7 +242,8 @@ static vd_code open_plan(vd_cuda_math *m, const vd_cuda_problem *problem, vd_cud
     vd_cuda_plan *p = find_open(m, key);
     if (!p) {
         VD_TRY(choose(m, problem, &p, err));
-        vd_log_line(m->log, VD_LOG_DEBUG, "%s: %s", key, p ? p->name : "no library has it");
+        if (m->chosen)
+            m->chosen(m->user, key, p ? p->name : "no library has it");
         if (p) {
             memcpy(p->key, key, sizeof key);
             p->next = m->plans;

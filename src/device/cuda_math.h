@@ -60,6 +60,8 @@ typedef struct vd_cuda_operands {
 
 struct vd_cuda_math {
     const vd_log *log;
+    void (*chosen)(void *user, const char *problem, const char *plan); /* NULL: nobody is told */
+    void *user;
     bool device; /* there is one: plans can run */
     bool tf32;   /* allowed */
     size_t workspace_cap;
@@ -78,7 +80,7 @@ struct vd_cuda_plan {
     vd_cuda_math *math;
     vd_cuda_problem problem;
     size_t workspace;
-    bool precompiled;
+    bool precompiled, tuned; /* tuned: the tuner's choice */
     char name[128];
     /* Exactly one of these: */
     vd_dnn_desc dnn;           /* cuDNN's plan */

@@ -32,7 +32,7 @@ struct vd_cuda_pool {
 bool vd_cuda_same_packing(const vd_cuda_packing *a, const vd_cuda_packing *b) {
     return a->constant == b->constant && a->layout == b->layout && a->dtype == b->dtype &&
            a->pad_k == b->pad_k && a->pad_c == b->pad_c && a->scale == b->scale && a->gamma == b->gamma &&
-           a->matrix == b->matrix && a->beta == b->beta;
+           a->beta == b->beta && a->bias == b->bias && a->bias_dtype == b->bias_dtype;
 }
 
 vd_code vd_cuda_pool_open(vd_cuda_pool **out, vd_error *err) {

@@ -27,6 +27,9 @@ typedef struct vd_cuda_math_request {
     const char *cache_folder; /* of the tuner's choices; NULL: heuristics only */
     size_t workspace_cap;     /* bytes; plans of the libraries that want more are passed over */
     bool tf32;                /* fp32 may be rounded to TF32 on its way into tensor cores */
+    /* Told of every problem that was new among the open ones, with its plan's name; NULL: nobody. */
+    void (*chosen)(void *user, const char *problem, const char *plan);
+    void *user;
 } vd_cuda_math_request;
 
 vd_code vd_cuda_math_open(const vd_cuda_math_request *request, vd_cuda_math **out, vd_error *err);
@@ -68,9 +71,9 @@ vd_code vd_cuda_gemm_open(vd_cuda_math *m, const vd_cuda_gemm_spec *spec, vd_cud
 vd_code vd_cuda_gemm_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,
                          const void *bias, const void *z, void *y, void *workspace, vd_error *err);
 
-/* y = (x W_v^T + b_v) * gelu(x W_g^T + b_g), gelu in its erf form: the way up of a gated feed-forward layer
- * (7.6). Either one kernel of a library that keeps both products close, or a product into the workspace, which
- * is then as large as that, and the gate over it. */
+/* y = (x W_v^T + b_v) * gelu(x W_g^T + b_g), gelu in its erf form: the way up of a gated feed-forward
+ * layer (7.6). Either one kernel of a library that keeps both products close, or a product into the
+ * workspace, which is then as large as that, and the gate over it. */
 typedef struct vd_cuda_gate_spec {
     int64_t m, k, n; /* x [m, k]; W [2n, k], W_v above W_g; bias [2n], likewise; y [m, n] */
     vd_dtype dtype;
@@ -105,8 +108,8 @@ typedef struct vd_cuda_tuner {
     void *user;
 } vd_cuda_tuner;
 
-/* Tries every plan for the problems of all plans that are open, and keeps the fastest right one of each in
- * the cache folder. The device is current and idle, with memory for one problem's operands. */
+/* Tries every plan for the problems of all plans that are open and not yet the tuner's choice, so that what
+ * was cut off goes on, and keeps the fastest right one of each in the cache folder. The device is current and idle, with memory for one problem's operands. */
 vd_code vd_cuda_tune_open(vd_cuda_math *m, const vd_cuda_tuner *tuner, vd_error *err);
 
 #endif

@@ -60,8 +60,8 @@ static size_t most_workspace(const vd_cuda_plans *plans) {
     return most;
 }
 
-/* What the plans see as z is y, as in the programs: a plan that reads a value after it has written it is found
- * out. */
+/* What the plans see as z is y, as in the programs: a plan that reads a value after it has written it is
+ * found out. */
 static vd_code fill_bench(bench *b, const vd_cuda_plans *plans, vd_error *err) {
     size_t total = vd_align_up(b->data.y_bytes) + most_workspace(plans), largest = b->data.y_bytes, used = 0;
     for (int i = 0; i < VD_CUDA_OPERANDS; i++) {
@@ -208,6 +208,7 @@ vd_code vd_cuda_tune(vd_cuda_math *m, const vd_cuda_problem *problem, const vd_c
 
 vd_code vd_cuda_tune_open(vd_cuda_math *m, const vd_cuda_tuner *tuner, vd_error *err) {
     for (const vd_cuda_plan *p = m->plans; p; p = p->next)
-        VD_TRY(vd_cuda_tune(m, &p->problem, tuner, err));
+        if (!p->tuned)
+            VD_TRY(vd_cuda_tune(m, &p->problem, tuner, err));
     return VD_OK;
 }

@@ -35,7 +35,7 @@ struct vd_cuda_weights {
     int batch; /* of what is planned next */
     void **blocks;
     int block_count;
-    size_t bytes;
+    size_t bytes, taken;
 };
 
 #define CHECK(w, call) VD_TRY(vd_cuda_check(call, (w)->device, #call, err))
@@ -94,6 +94,10 @@ size_t vd_cuda_weights_bytes(const vd_cuda_weights *w) {
     return w->bytes;
 }
 
+size_t vd_cuda_weights_taken(const vd_cuda_weights *w) {
+    return w->taken;
+}
+
 static vd_code grow(vd_cuda_weights *w, vd_error *err) {
     if (w->count < w->capacity)
         return VD_OK;
@@ -146,6 +150,7 @@ static vd_code place(vd_cuda_weights *w, int batch, vd_error *err) {
             bytes += vd_align_up(w->constants[i]->bytes);
     snprintf(what, sizeof what, "%zu bytes of weights", bytes);
     VD_TRY(vd_cuda_check(cudaMalloc(&w->blocks[w->block_count], bytes), w->device, what, err));
+    w->taken += bytes;
     unsigned char *at = w->blocks[w->block_count++];
     for (int i = 0; i < w->count; i++)
         if (is_waiting(w->constants[i], batch)) {

@@ -169,7 +169,9 @@ static void faulty_compiled_close(vd_device *d, vd_compiled *c) {
 }
 
 static vd_code faulty_load(vd_device *d, vd_compiled *c, vd_error *err) {
-    return inner_table(d)->load(wrapper(d)->inner, c, err);
+    vd_code code = inner_table(d)->load(wrapper(d)->inner, c, err);
+    mirror_memory(d);
+    return code;
 }
 
 static vd_code faulty_exec_open(vd_device *d, vd_compiled *c, void *arena, const vd_binding *bindings,

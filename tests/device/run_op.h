@@ -296,6 +296,8 @@ static inline void op_use_bf16_products(op_env *env);
 /* Chooses the i-th set of kernels that can run here, for the plans to come, and names it; NULL: there are
  * no more. */
 static inline const char *op_use_variant(op_env *env, int i);
+/* Chooses the i-th of the other ways in which the backend can go about convolutions, likewise. */
+static inline const char *op_use_way(op_env *env, int i);
 
 static inline void op_run(op_env *env, op_case *t) {
     op_must(op_try(env, t, err));

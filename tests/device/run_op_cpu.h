@@ -36,6 +36,11 @@ static inline void op_use_bf16_products(op_env *env) {
 }
 
 /* Instruction sets up to the best; a limit that the machine cannot reach gives its best once more. */
+static inline const char *op_use_way(op_env *env, int i) {
+    (void)env, (void)i;
+    return NULL;
+}
+
 static inline const char *op_use_variant(op_env *env, int i) {
     static const char *const limits[] = {"sse2", "avx2", "avx512"};
     const vd_kernels *kernels = i < 3 ? vd_kernels_choose(limits[i]) : NULL;

@@ -149,7 +149,18 @@ static const conv_case cases[] = {
      CONSTANT_BIAS,
      NO_RESIDUAL},
     {"patches", 1, 56, 42, 3, 0, 37, 14, 14, 14, 0, 0, 0, 0, 0, 0, 0, 0, NO_BIAS, NO_RESIDUAL},
+    {"patches, residual", 2, 6, 8, 3, 0, 16, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, NO_BIAS, SAME_MEMORY},
     {"nearest twice", 2, 4, 5, 32, 0, 16, 3, 3, 1, 1, 1, 1, 1, 8, 10, 0, 0, CONSTANT_BIAS, NO_RESIDUAL},
+    {"twice, odd size", 3, 5, 7, 24, 0, 16, 3, 3, 1, 1, 1, 1, 1, 10, 14, 0, 0, VALUE_BIAS, OTHER_MEMORY},
+    {"twice, odd channels", 2, 3, 2, 13, 0, 11, 3, 3, 1, 1, 1, 1, 1, 6, 4, 0, 0, CONSTANT_BIAS, SAME_MEMORY},
+    {"twice, odd result", 2, 2, 3, 5, 0, 21, 3, 3, 1, 1, 1, 1, 1, 4, 6, 0, 0, VALUE_BIAS, NO_RESIDUAL},
+    {"twice, no bias", 1, 7, 3, 16, 0, 40, 3, 3, 1, 1, 1, 1, 1, 14, 6, 0, 0, NO_BIAS, NO_RESIDUAL},
+    {"twice, value", 1, 3, 4, 16, 0, 24, 3, 3, 1, 1, 1, 1, 1, 6, 8, 0, 0, VALUE_BIAS, NO_RESIDUAL},
+    {"twice, one row", 2, 1, 4, 16, 0, 8, 3, 3, 1, 1, 1, 1, 1, 2, 8, 0, 0, CONSTANT_BIAS, SAME_MEMORY},
+    {"twice, stride 2", 1, 4, 4, 16, 0, 8, 3, 3, 2, 1, 1, 1, 1, 8, 8, 0, 0, CONSTANT_BIAS, NO_RESIDUAL},
+    {"twice, other padding", 1, 4, 3, 16, 0, 8, 3, 3, 1, 0, 0, 2, 1, 8, 6, 0, 0, CONSTANT_BIAS, NO_RESIDUAL},
+    {"twice, 1x1 kernel", 1, 4, 3, 16, 0, 8, 1, 1, 1, 1, 1, 1, 1, 8, 6, 0, 0, CONSTANT_BIAS, NO_RESIDUAL},
+    {"twice in one direction", 1, 4, 3, 16, 0, 8, 3, 3, 1, 1, 1, 1, 1, 8, 5, 0, 0, NO_BIAS, NO_RESIDUAL},
     {"nearest to an odd size",
      2,
      4,
@@ -344,6 +355,19 @@ static void test_bf16(void **state) {
     test_conv(VD_BF16, false);
 }
 
+static void test_other_ways(void **state) {
+    (void)state;
+    const char *way;
+    op_env env;
+    op_env_open(&env);
+    for (int i = 0; (way = op_use_way(&env, i)); i++) {
+        print_message("%s\n", way);
+        for (int k = 0; k < CASES; k++)
+            run_case(&env, &cases[k], VD_F16, VD_F16);
+    }
+    op_env_close(&env);
+}
+
 /* Products of bf16 numbers, which this machine may have without preferring them. */
 static void test_bf16_products(void **state) {
     (void)state;
@@ -354,6 +378,7 @@ static void test_bf16_products(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_fp32), cmocka_unit_test(test_fp16),
-                                       cmocka_unit_test(test_bf16), cmocka_unit_test(test_bf16_products)};
+                                       cmocka_unit_test(test_bf16), cmocka_unit_test(test_other_ways),
+                                       cmocka_unit_test(test_bf16_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

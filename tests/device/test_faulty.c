@@ -1,5 +1,5 @@
-/* What fails on virtual devices by itself, and what the wrapper of faulty.c injects. Memory of a virtual device is
- * memory of the host, so tests look at it once the stream is drained. */
+/* What fails on virtual devices by itself, and what the wrapper of faulty.c injects. Memory of a virtual
+ * device is memory of the host, so tests look at it once the stream is drained. */
 #include "device/lab.h"
 
 enum { MANY = 5000 }; /* more than a queue holds */

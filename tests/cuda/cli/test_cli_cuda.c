@@ -42,6 +42,23 @@ static void test_memory_plan(void **state) {
     expect("$V -W 8192 -H 8192 --gpus 1 --dry-run --format png", 69, NULL, "of memory on cuda:0 and ");
 }
 
+/* What a device takes, weights and all, is what the plan says; its kernels are told. */
+static void test_peak(void **state) {
+    (void)state;
+    json_error_t where;
+    expect("$V --latent-shape 1 4 1 8 8 --steps 2 --guidance 1 -y -o tiny -v --gpus 2 --report r.json", 0,
+           NULL, "kernel of conv: loops");
+    json_t *report = json_load_file("r.json", 0, &where);
+    assert_non_null(report);
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *device = json_array_get(json_object_get(report, "devices"), i);
+        json_int_t planned = json_integer_value(json_object_get(device, "planned_bytes")),
+                   peak = json_integer_value(json_object_get(device, "peak_bytes"));
+        assert_in_range(peak, planned - 64 * 256, planned); /* each buffer rounded up by itself */
+    }
+    json_decref(report);
+}
+
 /* Which way a hand-off goes stands in the report, and --p2p has its say. */
 static void check_link(const char *command, const char *route, bool damaged) {
     json_error_t where;
@@ -74,8 +91,8 @@ static int enter(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_devices), cmocka_unit_test(test_doctor),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_devices),  cmocka_unit_test(test_doctor),
                                        cmocka_unit_test(test_refusals), cmocka_unit_test(test_memory_plan),
-                                       cmocka_unit_test(test_runs)};
+                                       cmocka_unit_test(test_peak),     cmocka_unit_test(test_runs)};
     return cmocka_run_group_tests(tests, enter, leave_folder);
 }

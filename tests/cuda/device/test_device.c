@@ -1,5 +1,5 @@
-/* What is the CUDA backend's own, on the fake runtime: ways between devices, graphs, the backend and its module,
- * and what happens when a call of CUDA's fails. */
+/* What is the CUDA backend's own, on the fake runtime: ways between devices, graphs, the backend and its
+ * module, and what happens when a call of CUDA's fails. */
 #include "device/lab.h"
 
 #include "cuda/fake/fake.h"
@@ -91,6 +91,7 @@ static void test_weights_of_one_program(void **state) {
         l.device[0]->table->compiled_close(l.device[0], compiled[i]);
         vd_program_free(programs[i]);
     }
+    l.weights = 256;
     close_all(&l);
 }
 

@@ -17,6 +17,8 @@ extern "C" {
 
 struct vd_cuda_math {
     bool convolutions;
+    void (*chosen)(void *user, const char *problem, const char *plan);
+    void *user;
 };
 
 enum class kind { product, gate, attention };
@@ -218,8 +220,12 @@ void run_attention(const vd_cuda_plan &p, const operands &o) {
                    static_cast<char *>(o.y) + static_cast<size_t>(b) * rows, head);
 }
 
-vd_code keep(const vd_cuda_plan &plan, vd_cuda_plan **out, vd_error *err) {
+/* The kind of problem stands for the problem. */
+vd_code keep(const vd_cuda_math *m, const char *problem, const vd_cuda_plan &plan, vd_cuda_plan **out,
+             vd_error *err) {
     *out = new (std::nothrow) vd_cuda_plan(plan);
+    if (m->chosen)
+        m->chosen(m->user, problem, plan.name);
     return *out ? VD_OK : vd_fail_memory(err, "a plan", sizeof plan);
 }
 
@@ -248,7 +254,7 @@ extern "C" {
 
 vd_code vd_cuda_math_open(const vd_cuda_math_request *request, vd_cuda_math **out, vd_error *err) {
     bool convolutions = !request->profile || strcmp(request->profile, "no convolutions") != 0;
-    *out = new (std::nothrow) vd_cuda_math{convolutions};
+    *out = new (std::nothrow) vd_cuda_math{convolutions, request->chosen, request->user};
     return *out ? VD_OK : vd_fail_memory(err, "the products' state", sizeof **out);
 }
 
@@ -283,32 +289,35 @@ vd_code vd_cuda_conv_open(vd_cuda_math *m, const vd_cuda_conv_spec *spec, vd_cud
     *out = nullptr;
     if (!m->convolutions)
         return VD_OK;
-    return keep({kind::product, "loops: convolution", workspace_bytes, *spec, 1, spec->dtype, {}}, out, err);
+    return keep(m, "conv", {kind::product, "loops: convolution", workspace_bytes, *spec, 1, spec->dtype, {}},
+                out, err);
 }
 
-vd_code vd_cuda_gemm_open(vd_cuda_math *, const vd_cuda_gemm_spec *spec, vd_cuda_plan **out, vd_error *err) {
+vd_code vd_cuda_gemm_open(vd_cuda_math *m, const vd_cuda_gemm_spec *spec, vd_cuda_plan **out, vd_error *err) {
     vd_cuda_conv_spec conv = as_conv(spec->m, spec->k, spec->n, spec->dtype);
     conv.bias = spec->bias;
     conv.add = spec->add;
     conv.alpha = spec->alpha;
-    return keep({kind::product, "loops: product", workspace_bytes, conv, spec->runs, spec->out, {}}, out,
+    return keep(m, "gemm",
+                {kind::product, "loops: product", workspace_bytes, conv, spec->runs, spec->out, {}}, out,
                 err);
 }
 
 /* As large a workspace as a plan of two kernels needs. */
-vd_code vd_cuda_gate_open(vd_cuda_math *, const vd_cuda_gate_spec *spec, vd_cuda_plan **out, vd_error *err) {
+vd_code vd_cuda_gate_open(vd_cuda_math *m, const vd_cuda_gate_spec *spec, vd_cuda_plan **out, vd_error *err) {
     const size_t wide = static_cast<size_t>(2 * spec->m * spec->n) * vd_dtype_bytes(spec->dtype);
     vd_cuda_conv_spec conv = as_conv(spec->m, spec->k, 2 * spec->n, spec->dtype);
     conv.bias = true;
     conv.alpha = 1;
-    return keep({kind::gate, "loops: gated product", wide, conv, 1, spec->dtype, {}}, out, err);
+    return keep(m, "gate", {kind::gate, "loops: gated product", wide, conv, 1, spec->dtype, {}}, out, err);
 }
 
-vd_code vd_cuda_sdpa_open(vd_cuda_math *, const vd_cuda_sdpa_spec *spec, vd_cuda_plan **out, vd_error *err) {
+vd_code vd_cuda_sdpa_open(vd_cuda_math *m, const vd_cuda_sdpa_spec *spec, vd_cuda_plan **out, vd_error *err) {
     *out = nullptr;
     if (spec->dtype == VD_F32)
         return VD_OK;
-    return keep({kind::attention, "loops: attention", workspace_bytes, {}, 1, spec->dtype, *spec}, out, err);
+    return keep(m, "sdpa", {kind::attention, "loops: attention", workspace_bytes, {}, 1, spec->dtype, *spec},
+                out, err);
 }
 
 vd_code vd_cuda_conv_run(const vd_cuda_plan *p, cudaStream_t stream, const void *x, const void *weights,

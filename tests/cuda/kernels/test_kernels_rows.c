@@ -114,6 +114,34 @@ static void resizes(void **state) {
     }
 }
 
+static void unphase_case(vd_dtype t, vdk_unphase a) {
+    pool p = {.random = 6};
+    tensor x = drawn(&p, t, a.n * (a.h + 1) * (a.w + 1) * 4 * a.c, 0, 1),
+           y = blank(&p, t, a.n * 2 * a.h * 2 * a.w * a.c);
+    a.x = x.data, a.y = y.data, a.dtype = t;
+    launched(vdk_run_unphase(&a, NULL));
+    for (int64_t n = 0; n < a.n; n++)
+        for (int64_t i = 0; i < a.h; i++)
+            for (int64_t j = 0; j < a.w; j++)
+                for (int64_t k = 0; k < 4 * a.c; k++) {
+                    int64_t u = k / a.c / 2, v = k / a.c % 2, c = k % a.c;
+                    int64_t to = ((n * 2 * a.h + 2 * i + u) * 2 * a.w + 2 * j + v) * a.c + c;
+                    assert_true(at(y, to) ==
+                                at(x, ((n * (a.h + 1) + i + u) * (a.w + 1) + j + v) * 4 * a.c + k));
+                }
+    finish(&p);
+}
+
+static void phases(void **state) {
+    (void)state;
+    for (int t = 0; t < FLOAT_TYPES; t++) {
+        unphase_case(float_types[t], (vdk_unphase){.n = 2, .h = 3, .w = 5, .c = 8});
+        unphase_case(float_types[t], (vdk_unphase){.n = 3, .h = 4, .w = 1, .c = 3});
+        unphase_case(float_types[t], (vdk_unphase){.n = 1, .h = 1, .w = 1, .c = 1});
+        unphase_case(float_types[t], (vdk_unphase){.n = 1, .h = 9, .w = 13, .c = 40});
+    }
+}
+
 static uint8_t byte_of(float x) {
     float y = x * 0.5f + 0.5f;
     y = y > 0.0f ? y : 0.0f;
@@ -206,4 +234,5 @@ static void patch_rows(void **state) {
 }
 
 KERNEL_TESTS(cmocka_unit_test(activations), cmocka_unit_test(many_rows), cmocka_unit_test(casts),
-             cmocka_unit_test(resizes), cmocka_unit_test(frames), cmocka_unit_test(patch_rows))
+             cmocka_unit_test(resizes), cmocka_unit_test(phases), cmocka_unit_test(frames),
+             cmocka_unit_test(patch_rows))

@@ -14,6 +14,7 @@ struct op_backend {
     vd_cuda_pool *pool;
     vd_cuda_weights *weights;
     cudaStream_t stream;
+    size_t piece_bytes;
 };
 
 #define op_cuda(call) assert_int_equal(call, cudaSuccess)
@@ -52,6 +53,22 @@ static inline void op_use_bf16_products(op_env *env) {
 static inline const char *op_use_variant(op_env *env, int i) {
     (void)env;
     return i == 0 ? "cuda" : NULL;
+}
+
+/* Convolutions image by image; then, where NVIDIA's libraries are only played, without theirs. */
+static inline const char *op_use_way(op_env *env, int i) {
+    op_backend *b = env->backend;
+    vd_cuda_math_request request = {.profile = "no convolutions", .workspace_cap = OP_WORKSPACE};
+    vd_cuda_math *math;
+    vd_error err;
+    b->piece_bytes = i == 0 ? 1 : 0;
+    if (i == 0)
+        return "image by image";
+    if (i > 1 || vd_cuda_math_open(&request, &math, &err) != VD_OK)
+        return NULL;
+    vd_cuda_math_close(b->math);
+    b->math = math;
+    return "by patches";
 }
 
 /* Parts of an operation are rounded to T on their way through memory. */
@@ -96,7 +113,7 @@ static inline void op_place(const op_case *t, void *at[OP_MAX_VALUES]) {
 static inline vd_code op_try(op_env *env, op_case *t, vd_error *why) {
     const vd_cuda_op *entry = vd_cuda_ops[t->op.kind];
     op_backend *b = env->backend;
-    vd_cuda_planner planner = {b->math, b->weights, &t->program};
+    vd_cuda_planner planner = {b->math, b->weights, &t->program, b->piece_bytes};
     vd_cuda_step *step = calloc(1, entry->step_bytes + 1);
     size_t scratch = 0;
     void *at[OP_MAX_VALUES];

@@ -18,7 +18,7 @@ typedef struct planned {
 
 /* Plans every operation as the backend does when it compiles a program. */
 static void plan_program(vd_cuda_math *math, vd_cuda_weights *weights, vd_program *p, planned *out) {
-    vd_cuda_planner planner = {math, weights, p};
+    vd_cuda_planner planner = {.math = math, .weights = weights, .program = p};
     size_t most = 0;
     for (int i = 0; i < p->op_count; i++) {
         const vd_cuda_op *entry = vd_cuda_ops[p->ops[i].kind];

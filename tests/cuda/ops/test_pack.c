@@ -71,29 +71,87 @@ static void test_filter(void **state) {
     }
 }
 
+/* Row `row` of the pixels that a result sees, before nearest neighbour doubled them: down, for -1 too. */
+static int64_t halved(int64_t row) {
+    return (row + 2) / 2 - 1;
+}
+
+/* The weight of source pixel (i - 1 + a + u, j - 1 + b + v) in pixel (2i + a, 2j + b) of the result. */
+static double phase_weight(const counted *w, int64_t k, int64_t c, int a, int b, int u, int v) {
+    double sum = 0;
+    for (int y = 0; y < 3; y++)
+        for (int x = 0; x < 3; x++)
+            if (halved(a + y - 1) == a - 1 + u && halved(b + x - 1) == b - 1 + v)
+                sum += value_of(w, ((k * w->base.dims[1] + c) * 3 + y) * 3 + x);
+    return sum;
+}
+
+/* [k, c, 3, 3] becomes [4, k, 2, 2, c], each phase filled up; a vector stands there four times. */
+static void test_phases(void **state) {
+    (void)state;
+    enum { K = 5, C = 3, WIDE = 8 };
+    for (vd_dtype dtype = VD_F32; dtype <= VD_BF16; dtype++) {
+        counted w = constant(K, C, 3, 3, -1), bias = constant(K, 1, 1, 1, 2);
+        vd_cuda_packing p = VD_CUDA_PACKING(.constant = &w.base, .layout = VD_CUDA_PHASES, .dtype = dtype,
+                                            .pad_k = WIDE, .pad_c = WIDE);
+        assert_int_equal(vd_cuda_packed_bytes(&p), 4 * WIDE * 4 * WIDE * vd_dtype_bytes(dtype));
+        void *packed = pack(&p);
+        for (int i = 0; i < 4 * WIDE * 4 * WIDE; i++) {
+            int phase = i / WIDE / 4 / WIDE, k = i / WIDE / 4 % WIDE, tap = i / WIDE % 4, c = i % WIDE;
+            bool there = k < K && c < C;
+            double want = phase_weight(&w, k, c, phase / 2, phase % 2, tap / 2, tap % 2);
+            check_near(unpacked(packed, dtype, i), there ? want : 0, dtype);
+        }
+        test_free(packed);
+        p.constant = &bias.base;
+        p.pad_c = 0;
+        assert_int_equal(vd_cuda_packed_bytes(&p), 4 * WIDE * vd_dtype_bytes(dtype));
+        packed = pack(&p);
+        for (int i = 0; i < 4 * WIDE; i++)
+            check_near(unpacked(packed, dtype, i), i % WIDE < K ? value_of(&bias, i % WIDE) : 0, dtype);
+        test_free(packed);
+    }
+}
+
+/* A layer norm in the matrix and in the bias behind it, with and without a bias before; the matrix is read
+ * once. */
 static void test_folded(void **state) {
     (void)state;
     counted w = constant(6, 4, 1, 1, -1), gamma = constant(4, 1, 1, 1, 0.5f), beta = constant(4, 1, 1, 1, 2);
     counted bias = constant(6, 1, 1, 1, 3);
-    vd_cuda_packing matrix = VD_CUDA_PACKING(.constant = &w.base, .dtype = VD_F32, .gamma = &gamma.base);
-    vd_cuda_packing vectors[] = {
-        VD_CUDA_PACKING(.constant = &bias.base, .dtype = VD_F32, .matrix = &w.base, .beta = &beta.base),
-        VD_CUDA_PACKING(.dtype = VD_F32, .matrix = &w.base, .beta = &beta.base)};
-    vectors[0].scale = 0.3f;
-    float *m = pack(&matrix);
-    for (int64_t i = 0; i < 24; i++)
-        check_near(m[i], (double)value_of(&w, i) * value_of(&gamma, i % 4), VD_F32);
-    test_free(m);
-    for (int v = 0; v < 2; v++) {
-        float *b = pack(&vectors[v]);
-        for (int64_t k = 0; k < 6; k++) {
-            double sum = v == 0 ? value_of(&bias, k) : 0;
-            for (int64_t c = 0; c < 4; c++)
-                sum += (double)value_of(&w, k * 4 + c) * value_of(&beta, c);
-            check_near(b[k], sum * (v == 0 ? 0.3 : 1), VD_F32);
+    for (int own = 0; own < 2; own++)
+        for (vd_dtype dtype = VD_F32; dtype <= VD_BF16; dtype++) {
+            vd_cuda_packing p =
+                VD_CUDA_PACKING(.constant = &w.base, .dtype = VD_F32, .gamma = &gamma.base,
+                                .beta = &beta.base, .bias = own ? &bias.base : NULL, .bias_dtype = dtype);
+            int before = w.fills;
+            size_t at = vd_cuda_packed_bias_at(&p);
+            assert_int_equal(at, 256);
+            assert_int_equal(vd_cuda_packed_bytes(&p), at + 6 * vd_dtype_bytes(dtype));
+            char *packed = pack(&p);
+            assert_int_equal(w.fills, before + 1);
+            for (int64_t k = 0; k < 6; k++) {
+                double sum = own ? value_of(&bias, k) : 0;
+                for (int64_t c = 0; c < 4; c++) {
+                    double value = value_of(&w, k * 4 + c);
+                    check_near(((float *)packed)[k * 4 + c], value * value_of(&gamma, c), VD_F32);
+                    sum += value * value_of(&beta, c);
+                }
+                check_near(unpacked(packed + at, dtype, k), sum, dtype);
+            }
+            test_free(packed);
         }
-        test_free(b);
-    }
+}
+
+/* No constant. */
+static void test_zeros(void **state) {
+    (void)state;
+    vd_cuda_packing p = VD_CUDA_PACKING(.dtype = VD_F16, .pad_k = 24);
+    assert_int_equal(vd_cuda_packed_bytes(&p), 48);
+    uint16_t *packed = pack(&p);
+    for (int i = 0; i < 24; i++)
+        assert_int_equal(packed[i], 0);
+    test_free(packed);
 }
 
 typedef struct taker {
@@ -140,7 +198,8 @@ static void test_pool(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_filter), cmocka_unit_test(test_folded),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_filter), cmocka_unit_test(test_phases),
+                                       cmocka_unit_test(test_folded), cmocka_unit_test(test_zeros),
                                        cmocka_unit_test(test_pool)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,7 +46,7 @@ typedef struct lowered {
 
 static lowered lower(vd_cuda_math *m, vd_cuda_weights *w, vd_program *p) {
     lowered l = {p, calloc((size_t)p->op_count, sizeof *l.steps)};
-    vd_cuda_planner planner = {m, w, p};
+    vd_cuda_planner planner = {.math = m, .weights = w, .program = p};
     assert_non_null(l.steps);
     for (int i = 0; i < p->op_count; i++) {
         const vd_cuda_op *op = vd_cuda_ops[p->ops[i].kind];
@@ -73,11 +73,9 @@ static void lowered_close(lowered *l) {
 
 /* ---- the tests ---- */
 
-/* Kernels compiled when a program is loaded: attention, gated products, and CLIP's patches, whose sum has no
- * bias. */
+/* Kernels compiled when a program is loaded: attention and gated products. */
 static bool may_compile(const vd_cuda_problem *p) {
-    return p->kind == VD_CUDA_SDPA || p->kind == VD_CUDA_GATE ||
-           (p->kind == VD_CUDA_CONV && p->conv.add && !p->conv.bias);
+    return p->kind == VD_CUDA_SDPA || p->kind == VD_CUDA_GATE;
 }
 
 static int check_plans(const vd_cuda_math *m) {
