@@ -1,7 +1,7 @@
-/* What sanitizers are told of the shim's fibers. To AddressSanitizer a fiber is a stack. To ThreadSanitizer it
- * is a thread of its own, and changing from one to another orders nothing: only __syncthreads, __syncwarp and
- * the two ends of a grid do. So it sees every race that a GPU's threads could have, in whichever order the
- * fibers ran. The shim itself is built without it, with SHIM_SHOWS_RACES instead. */
+/* What sanitizers are told of the shim's fibers. To AddressSanitizer a fiber is a stack. To ThreadSanitizer
+ * it is a thread of its own, and changing from one to another orders nothing: only __syncthreads, __syncwarp
+ * and the two ends of a grid do. So it sees every race that a GPU's threads could have, in whichever order
+ * the fibers ran. The shim itself is built without it, with SHIM_SHOWS_RACES instead. */
 #ifndef VD_TESTS_CUDA_SHIM_SANITIZERS_H
 #define VD_TESTS_CUDA_SHIM_SANITIZERS_H
 
