@@ -3,9 +3,9 @@
  *
  *     bench_compare MODEL NETWORK fp32|fp16|bf16 FRAMES LATENT_H LATENT_W
  *
- * NETWORK as in rig.h. The CPU computes whole networks in fp32, single operations in the type named, from the
- * same values. Numbers are compared by ||a - b|| / ||b||, 8-bit values by the mean of |a - b| / 127.5, anything
- * else bit by bit. Prints JSON; ends with 1 when something is over its limit. */
+ * NETWORK as in rig.h. The CPU computes whole networks in fp32, single operations in the type named, from
+ * the same values. Numbers are compared by ||a - b|| / ||b||, 8-bit values by the mean of |a - b| / 127.5,
+ * anything else bit by bit. Prints JSON; ends with 1 when something is over its limit. */
 #include "rig.h"
 #include "single.h"
 

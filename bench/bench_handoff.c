@@ -2,8 +2,8 @@
  *
  *     bench_handoff MODEL FRAMES LATENT_H LATENT_W [cpu|cuda]
  *
- * Prints JSON: bytes of a state; seconds, medians of RUNS, from rest to rest, of a copy, and of a copy between
- * a checksum on the sender and one on the receiver. On CUDA both devices are on the first GPU. */
+ * Prints JSON: bytes of a state; seconds, medians of RUNS, from rest to rest, of a copy, and of a copy
+ * between a checksum on the sender and one on the receiver. On CUDA both devices are on the first GPU. */
 #include "rig.h"
 
 #include "base/thread.h"

@@ -1,8 +1,8 @@
 /* What the benchmarks of networks share: devices of either backend, networks by name, and a program loaded on
  * a device with inputs drawn for all that it reads.
  *
- * VDPP_CUDA_MODULE names a file that stands for the CUDA backend, as it does for vdpp. Where XDG_CACHE_HOME is
- * set, the tuner's choices below it are used, as vdpp uses them. */
+ * VDPP_CUDA_MODULE names a file that stands for the CUDA backend, as it does for vdpp. Where
+ * XDG_CACHE_HOME is set, the tuner's choices below it are used, as vdpp uses them. */
 #ifndef VD_BENCH_RIG_H
 #define VD_BENCH_RIG_H
 

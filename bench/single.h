@@ -1,5 +1,5 @@
-/* Operations of a program by themselves: what they are, grouped where they are the same, and each as a program
- * of its own, so that any backend can be asked what it gives and how long it takes. */
+/* Operations of a program by themselves: what they are, grouped where they are the same, and each as a
+ * program of its own, so that any backend can be asked what it gives and how long it takes. */
 #ifndef VD_BENCH_SINGLE_H
 #define VD_BENCH_SINGLE_H
 

@@ -36,8 +36,8 @@ typedef struct vd_cuda_packing {
         pad_c;   /* rows (dims[0]) and channels (dims[1]) are filled up with zeros to these; 0: as they are */
     float scale; /* times this */
     /* A matrix that a layer norm comes before: column j times gamma[j], and behind the matrix, from
-     * vd_cuda_packed_bias_at on, the product's bias with matrix * beta added. gamma and beta NULL: no norm; bias
-     * NULL: the product has none of its own. */
+     * vd_cuda_packed_bias_at on, the product's bias with matrix * beta added. gamma and beta NULL: no
+     * norm; bias NULL: the product has none of its own. */
     const vd_constant *gamma, *beta, *bias;
     vd_dtype bias_dtype;
 } vd_cuda_packing;

@@ -108,8 +108,9 @@ typedef struct vd_cuda_tuner {
     void *user;
 } vd_cuda_tuner;
 
-/* Tries every plan for the problems of all plans that are open and not yet the tuner's choice, so that what
- * was cut off goes on, and keeps the fastest right one of each in the cache folder. The device is current and idle, with memory for one problem's operands. */
+/* Tries every plan for the problems of all plans that are open and not yet the tuner's choice, so that
+ * what was cut off goes on, and keeps the fastest right one of each in the cache folder. The device is
+ * current and idle, with memory for one problem's operands. */
 vd_code vd_cuda_tune_open(vd_cuda_math *m, const vd_cuda_tuner *tuner, vd_error *err);
 
 #endif

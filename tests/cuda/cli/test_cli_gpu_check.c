@@ -1,5 +1,5 @@
-/* bench/gpu_check.sh where the fake module stands for CUDA, with the smallest model: parts that pass, fail and
- * are left, one that is done again, figures put together. */
+/* bench/gpu_check.sh where the fake module stands for CUDA, with the smallest model: parts that pass, fail
+ * and are left, one that is done again, figures put together. */
 #include "app/shell.h"
 
 #include <jansson.h>

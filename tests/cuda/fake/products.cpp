@@ -23,8 +23,8 @@ struct vd_cuda_math {
 
 enum class kind { product, gate, attention };
 
-/* A matrix product is the convolution of a single column of pixels with a 1x1 filter; a gated one has value and
- * gate side by side. */
+/* A matrix product is the convolution of a single column of pixels with a 1x1 filter; a gated one has
+ * value and gate side by side. */
 struct vd_cuda_plan {
     kind what;
     const char *name;
