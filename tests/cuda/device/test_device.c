@@ -95,6 +95,49 @@ static void test_weights_of_one_program(void **state) {
     close_all(&l);
 }
 
+typedef struct neighbour {
+    vd_device *device;
+    vd_thread thread;
+    _Atomic uint32_t stop;
+    vd_code code;
+    vd_error error;
+} neighbour;
+
+static void *take_and_give(void *argument) {
+    neighbour *n = argument;
+    void *memory;
+    while (!atomic_load(&n->stop) && n->code == VD_OK) {
+        n->code = n->device->table->allocate(n->device, 4096, &memory, &n->error);
+        if (n->code == VD_OK)
+            n->device->table->release(n->device, memory);
+    }
+    return NULL;
+}
+
+/* Two devices on one GPU: memory that one takes and gives back spoils no graph of the other's. */
+static void test_captures_are_left_alone(void **state) {
+    (void)state;
+    lab l = {.count = 2};
+    picker p;
+    must(lab_backend_open(&l.backend, err));
+    must(l.backend->table->open(l.backend, (int[]){0, 0}, 2, l.device, err));
+    lab_open_streams(&l);
+    picker_build(&p);
+    must(picker_open(&p, l.device[0], err));
+    neighbour n = {.device = l.device[1]};
+    must(vd_thread_start(&n.thread, "neighbour", VD_ANY_CPU, take_and_give, &n, err));
+    for (int i = 0; i < 300; i++) {
+        vd_exec *x;
+        ON(&l, 0, exec_open, l.device[0], p.compiled, p.arena, p.bindings, PICKER_VALUES, &x);
+        l.device[0]->table->exec_close(l.device[0], x);
+    }
+    atomic_store(&n.stop, 1);
+    vd_thread_join(&n.thread);
+    assert_int_equal(n.code, VD_OK);
+    picker_close(&p, l.device[0]);
+    close_all(&l);
+}
+
 /* ---- ways between devices ---- */
 
 /* Sends from device to device, and returns how many bytes differ. */
@@ -447,6 +490,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {ON_FRESH(test_a_launch_is_one_graph),
                                        ON_FRESH(test_a_full_device),
                                        ON_FRESH(test_weights_of_one_program),
+                                       ON_FRESH(test_captures_are_left_alone),
                                        ON_FRESH(test_ways),
                                        ON_FRESH(test_way_fails),
                                        ON_FRESH(test_local_way),
