@@ -26,28 +26,22 @@ namespace vdk {
 
 /* ---- launches ---- */
 
-/* More shared memory than this has to be asked for, kernel by kernel. */
+/* More shared memory than `plain` has to be asked for, kernel by kernel. What is asked for is always the most
+ * that every GPU we run on has: less than before would be taken from graphs that are already there. */
 constexpr size_t plain_shared_memory = 48 << 10;
-
-/* Never less than before: graphs that are already there may want that. */
-template <class... Parameters> cudaError_t allow_shared_memory(void (*kernel)(Parameters...), size_t bytes) {
-    cudaFuncAttributes now;
-    if (bytes <= plain_shared_memory)
-        return cudaSuccess;
-    cudaError_t result = cudaFuncGetAttributes(&now, kernel);
-    if (result != cudaSuccess || now.maxDynamicSharedSizeBytes >= (int)bytes)
-        return result;
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-}
+constexpr int most_shared_memory = 99 << 10;
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared,
                    cudaStream_t stream, Arguments... arguments) {
     if (blocks == 0)
         return cudaSuccess;
-    cudaError_t result = allow_shared_memory(kernel, shared);
-    if (result != cudaSuccess)
-        return result;
+    if (shared > plain_shared_memory) {
+        cudaError_t result =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_memory);
+        if (result != cudaSuccess)
+            return result;
+    }
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)blocks);
     config.blockDim = dim3((unsigned)threads);

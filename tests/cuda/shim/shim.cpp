@@ -268,10 +268,6 @@ bool shim_grid_valid(const shim_grid &grid) {
            grid.threads % warp == 0 && grid.shared <= (size_t)limits().of(grid.kernel);
 }
 
-int shim_shared_limit(const void *kernel) {
-    return limits().of(kernel);
-}
-
 cudaError_t shim_raise_shared_limit(const void *kernel, int bytes) {
     return limits().raise(kernel, bytes);
 }

@@ -55,14 +55,7 @@ constexpr int64_t most_blocks = 2; /* so that kernels loop, and still have a nei
 
 /* Bytes of shared memory that a kernel's launches may have. An error too where a kernel that had more is to
  * have less: a graph that is already there may want that. */
-int shim_shared_limit(const void *kernel);
 cudaError_t shim_raise_shared_limit(const void *kernel, int bytes);
-
-template <class... Parameters>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, void (*kernel)(Parameters...)) {
-    attributes->maxDynamicSharedSizeBytes = shim_shared_limit((const void *)kernel);
-    return cudaSuccess;
-}
 
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute, int value) {
