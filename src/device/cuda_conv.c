@@ -11,9 +11,7 @@
 enum {
     SCRATCH_BYTES = 256 << 20, /* where more would be needed, some images at a time */
     PATCH_BYTES = 64 << 20,    /* of one piece */
-    TILE = 128,                /* pieces are multiples of so many rows: then each begins where tensors may */
     CHANNELS = 8,              /* libraries want rows of 16 bytes: 16-bit channels are filled up to this */
-    ALIGNMENT = 16,            /* of every tensor's first byte */
 };
 
 struct vd_cuda_step {
@@ -119,8 +117,7 @@ static vd_code open_product(const vd_cuda_planner *pl, const vd_cuda_step *s, in
 static vd_code plan_pieces(const vd_cuda_planner *pl, vd_cuda_step *s, size_t *scratch, vd_error *err) {
     const vd_cuda_conv_spec *c = &s->spec;
     size_t row = (size_t)(c->kh * c->kw * c->c) * vd_dtype_bytes(c->dtype);
-    int64_t fit = (int64_t)(PATCH_BYTES / (row * TILE)) * TILE;
-    s->piece = is_product(c) || s->rows <= fit ? s->rows : fit > 0 ? fit : TILE;
+    s->piece = is_product(c) ? s->rows : vd_cuda_piece_rows(s->rows, row, PATCH_BYTES);
     int64_t rest = s->rows % s->piece;
     VD_TRY(open_product(pl, s, s->piece, &s->product[0], err));
     s->product[1] = s->product[0];
@@ -169,7 +166,7 @@ static size_t share_bytes(const vd_program *p, vd_value v, int64_t turns) {
 static bool divides(const vd_program *p, const vd_conv *op, int64_t turns) {
     size_t bytes =
         share_bytes(p, op->src, turns) | share_bytes(p, op->src1, turns) | share_bytes(p, op->dst, turns);
-    return vd_program_shape(p, op->src).n % turns == 0 && bytes % ALIGNMENT == 0;
+    return vd_program_shape(p, op->src).n % turns == 0 && bytes % VD_CUDA_ALIGNMENT == 0;
 }
 
 /* Everything but the library's plans, for the images of one of `turns` turns. */

@@ -4,10 +4,7 @@
  * 1 - alpha into the second. */
 #include "device/cuda_lower.h"
 
-enum {
-    HIDDEN_BYTES = 256 << 20, /* of one piece: what goes up and what comes out of the gate */
-    TILE = 128, /* whole pieces are multiples of so many rows: no kernel's tile is left half empty */
-};
+enum { HIDDEN_BYTES = 256 << 20 }; /* of one piece: what goes up and what comes out of the gate */
 
 /* The two products for so many rows. */
 typedef struct piece {
@@ -20,7 +17,7 @@ struct vd_cuda_step {
     vd_cuda_constant *up, *down;
     piece pieces[2]; /* whole; the last, without rows when pieces divide */
     int64_t images, rows, c;
-    int64_t wide, hidden; /* columns that go up; that come out of the gate */
+    int64_t hidden; /* columns that come out of the gate */
     size_t normed_at, hidden_at, workspace;
 };
 
@@ -101,12 +98,10 @@ static vd_code plan(const vd_cuda_planner *pl, const vd_op *generic, vd_cuda_ste
     s->images = src.n;
     s->rows = src.h * src.w;
     s->c = src.c;
-    s->wide = op->up_weight->dims[0];
     s->hidden = op->down_weight->dims[1];
     VD_TRY(plan_constants(pl, op, s, scratch, err));
-    int64_t total = vd_shape_rows(src), tile = (s->wide + s->hidden) * (int64_t)element * TILE;
-    int64_t fit = HIDDEN_BYTES / tile > 0 ? HIDDEN_BYTES / tile * TILE : TILE;
-    int64_t whole = total <= fit ? total : fit;
+    size_t row = (size_t)(op->up_weight->dims[0] + s->hidden) * element;
+    int64_t total = vd_shape_rows(src), whole = vd_cuda_piece_rows(total, row, HIDDEN_BYTES);
     VD_TRY(open_piece(pl, op, s, whole, &s->pieces[0], err));
     VD_TRY(open_piece(pl, op, s, total % whole, &s->pieces[1], err));
     s->normed_at = vd_cuda_take(scratch, (size_t)(total * s->c) * element);

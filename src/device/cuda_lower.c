@@ -75,6 +75,11 @@ vd_code vd_cuda_bias_data(const vd_cuda_bias *b, const vd_cuda_call *call, const
 
 /* ---- products ---- */
 
+int64_t vd_cuda_piece_rows(int64_t rows, size_t row_bytes, size_t limit) {
+    int64_t tiles = (int64_t)(limit / (row_bytes * VD_CUDA_TILE)), fit = (tiles ? tiles : 1) * VD_CUDA_TILE;
+    return rows < fit ? rows : fit;
+}
+
 static vd_code no_product(const vd_cuda_planner *planner, int64_t m, int64_t k, int64_t n, vd_dtype dtype,
                           vd_error *err) {
     return vd_fail(err, VD_ERR_UNAVAILABLE,

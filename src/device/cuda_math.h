@@ -45,9 +45,7 @@ static inline vd_dtype vd_cuda_problem_dtype(const vd_cuda_problem *problem) {
 enum { VD_CUDA_KEY_CAP = 256 };
 void vd_cuda_problem_key(const vd_cuda_problem *problem, char key[VD_CUDA_KEY_CAP]);
 
-/* Tensors begin on multiples of this many bytes; a part that begins `offset` bytes later, on multiples of
- * the result. */
-enum { VD_CUDA_ALIGNMENT = 16 };
+/* Of a part of a tensor that begins `offset` bytes after it. */
 static inline int64_t vd_cuda_alignment(int64_t offset) {
     return (offset | VD_CUDA_ALIGNMENT) & -(offset | VD_CUDA_ALIGNMENT);
 }

@@ -3,8 +3,8 @@
  * implement it; the test of the lowering puts plain loops in their place.
  *
  * A plan that no library has is no error: *out is NULL, and the caller takes another way (patches and a
- * product, own attention). Tensors are dense NHWC of type T (VD_F32, VD_F16, VD_BF16), 16-byte aligned;
- * sums are fp32. */
+ * product, own attention). Tensors are dense NHWC of type T (VD_F32, VD_F16, VD_BF16) and begin on
+ * multiples of VD_CUDA_ALIGNMENT bytes; sums are fp32. */
 #ifndef VD_DEVICE_CUDA_PRODUCTS_H
 #define VD_DEVICE_CUDA_PRODUCTS_H
 
@@ -14,6 +14,8 @@
 
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
+
+enum { VD_CUDA_ALIGNMENT = 16 };
 
 /* The libraries' state for one device: handles, the device's profile, plans by description, the tuner's
  * choices. Used by one thread at a time; plans may be opened by it while streams run older ones. Opening

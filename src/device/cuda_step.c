@@ -83,7 +83,7 @@ static vd_code sinusoid_load(vd_cuda_step *s, vd_error *err) {
     if (result == cudaSuccess)
         result = cudaMemcpy(s->frequencies, values, bytes, cudaMemcpyHostToDevice);
     if (result == cudaSuccess) /* the copy may return while the last of it is on its way */
-        result = cudaDeviceSynchronize();
+        result = cudaStreamSynchronize(cudaStreamLegacy);
     free(values);
     return vd_cuda_check(result, s->device, "frequencies", err);
 }
