@@ -46,9 +46,9 @@ static inline bool vd_cuda_has_bias(const vd_cuda_bias *b) {
 }
 vd_code vd_cuda_bias_data(const vd_cuda_bias *b, const vd_cuda_call *call, const void **out, vd_error *err);
 
-/* How many of `rows` rows, each of which takes `row_bytes` of scratch, are done at a time within `limit` bytes:
- * all, or a multiple of VD_CUDA_TILE. So no kernel's tile is left half empty, and every piece begins where a
- * tensor may. */
+/* How many of `rows` rows, each of which takes `row_bytes` of scratch, are done at a time within `limit`
+ * bytes: all, or a multiple of VD_CUDA_TILE. So no kernel's tile is left half empty, and every piece begins
+ * where a tensor may. */
 enum { VD_CUDA_TILE = 128 };
 int64_t vd_cuda_piece_rows(int64_t rows, size_t row_bytes, size_t limit);
 
